@@ -1,0 +1,81 @@
+"""Where things live, how files are written, and the one error that users see."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class UserError(Exception):
+    """Bad input, said in one sentence that names the thing, its value and the remedy.
+
+    The command line prints the sentence and ends with exit code 1; a notebook shows the sentence
+    instead of a stack trace.
+    """
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks an exception for this
+        return [f"{type(self).__name__}: {self}"]
+
+
+def home() -> Path:
+    """The project's folder: `SCANET_HOME`, else the checkout that this package is installed from, else the
+    nearest folder above the working directory that has an `experiments/` folder, else the working directory.
+    """
+    if "SCANET_HOME" in os.environ:
+        return Path(os.environ["SCANET_HOME"]).resolve()
+    candidates = [Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents]
+    for folder in candidates:
+        if (folder / "experiments").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    return Path.cwd()
+
+
+def results_folder() -> Path:
+    return home() / "experiments" / "results"
+
+
+def data_folder() -> Path:
+    return home() / "data"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Readers see the old file or the new one, never a part of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """As `whole_file`, for a folder: an existing folder at `path` is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
