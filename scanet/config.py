@@ -1,0 +1,213 @@
+"""Settings: Table 2's rows, presets, and the check of everything that a user can set. Imports no torch."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scanet.files import UserError
+
+Attention = Literal["none", "sharper", "soft"]
+DatasetName = Literal["synthetic", "lspet", "mpii"]
+Target = Literal["subpixel", "floor"]
+Tta = Literal["none", "flip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of Table 2: which of the paper's modules are in the network."""
+
+    title: str
+    place: str = "Table 2"
+    msfi: bool = True
+    bdmp: bool = False
+    sacwa: bool = False
+    attention: Attention = "none"
+    hard_mining: bool = False
+
+
+#: Every configuration of §3.3, by the short name that `-p module` takes; the full names work too.
+ROWS: Mapping[str, Row] = types.MappingProxyType(
+    {
+        "Baseline": Row(title="Baseline", msfi=False),
+        "MSFI": Row(title="MSFI"),
+        "BDMP": Row(title="MSFI+BDMP", bdmp=True),
+        "SACWA": Row(title="MSFI+SACWA", sacwa=True),
+        "SSA": Row(title="MSFI+SSA", attention="sharper"),
+        "SCA": Row(title="MSFI+SCA", place="§3.3.4", sacwa=True, attention="sharper"),
+        "BDMP+SCA": Row(title="MSFI+BDMP+SCA", bdmp=True, sacwa=True, attention="sharper"),
+        "ALL": Row(title="MSFI+ALL", bdmp=True, sacwa=True, attention="sharper", hard_mining=True),
+        "soft": Row(title="MSFI+soft", place="Fig. 4", attention="soft"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Shape of the network. Defaults are the paper's ablation (§3.1, §3.3)."""
+
+    row: Row = ROWS["Baseline"]
+    joints: int = 16
+    stacks: int = 2  # §3.3.1
+    channels: int = 256  # §2.1; the reduced features have an eighth of it: 256 -> 32
+    tau: float = 1.0  # §3.3.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides a run. Defaults are the recipe of §3.1 and, where it is silent, of PN and PHT."""
+
+    module: str
+    preset: str
+    seed: int = 0
+    # Data
+    dataset: DatasetName = "mpii"
+    data: str | None = None  # a folder or a store; None: the preset's own
+    limit: int | None = None  # use only the first so many persons of each split
+    input_size: int = 256  # §3.1, pixels
+    # Network
+    stacks: int = 2  # §3.3.1
+    channels: int = 256  # §2.1
+    tau: float = 1.0  # §3.3.3
+    # Recipe
+    epochs: int = 250  # paper silent: PN's script
+    batch_size: int = 6  # PN
+    learning_rate: float = 2.5e-4  # §3.1
+    top_k: int = 8  # joints kept by hard mining, the row ALL only (paper silent: CPN)
+    # Augmentation (§3.1 names rotation, scaling and colour; the numbers are PN's)
+    scale_jitter: float = 0.25
+    rotation: float = 30.0  # degrees
+    rotation_probability: float = 0.4
+    colour_jitter: float = 0.2
+    # Targets (paper silent: size and shape are PHT's, see scanet.data.heatmaps)
+    sigma: float = 1.75  # heat-map cells
+    target: Target = "subpixel"
+    # Evaluation
+    tta: Tta = "flip"
+
+    @property
+    def row(self) -> Row:
+        return ROWS[self.module]
+
+    @property
+    def heatmap_size(self) -> int:
+        return self.input_size // 4
+
+    @property
+    def resolution(self) -> int:
+        """Stored pixels along a person's box: a quarter more than the network sees, for crops that zoom in."""
+        return self.input_size * 5 // 4
+
+    def network(self, joints: int) -> Network:
+        return Network(
+            row=self.row, joints=joints, stacks=self.stacks, channels=self.channels, tau=self.tau
+        )
+
+    def overrides(self) -> dict[str, Any]:
+        """What differs from the preset, by name: in no canonical run, and part of a run's folder name."""
+        preset = resolve(preset=self.preset, module=self.module, seed=self.seed, data=self.data)
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != getattr(preset, f.name)
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the outcome of the run, apart from the data's content: all but the place of the data."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k != "data"}
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
+    {
+        "tiny": {
+            "dataset": "synthetic", "limit": 24, "input_size": 64, "stacks": 1, "channels": 16,
+            "epochs": 2, "batch_size": 8, "learning_rate": 2.5e-3, "sigma": 1.0,
+        },
+        "quick": {
+            "dataset": "synthetic", "input_size": 64, "channels": 32,
+            "epochs": 8, "batch_size": 16, "learning_rate": 2.5e-3, "sigma": 1.0,
+        },
+        "lspet-small": {
+            "dataset": "lspet", "input_size": 128, "channels": 64,
+            "epochs": 24, "batch_size": 16, "learning_rate": 1e-3,
+        },
+        "lspet": {"dataset": "lspet", "epochs": 60, "batch_size": 16},
+        "paper": {},
+    }
+)  # fmt: skip
+
+#: Presets whose records are cheap: kept out of git and made again when the code behind them has changed.
+EPHEMERAL = ("tiny", "quick")
+
+
+def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> Settings:
+    """The full settings of one run: the preset's values, then every override that is not None.
+
+    Raises:
+        UserError: an unknown name, a wrong type or a value out of range; the message lists what is allowed.
+    """
+    fields = {f.name: f for f in dataclasses.fields(Settings)}
+    for name in overrides:
+        if name not in fields:
+            raise UserError(f"unknown parameter {name!r}: allowed are {', '.join(fields)}")
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
+    short = {name: name for name in ROWS} | {row.title: name for name, row in ROWS.items()}
+    if module not in short:
+        raise UserError(
+            f"module {module!r} is no row of Table 2: allowed are {', '.join(ROWS)}, "
+            f"or in full {', '.join(row.title for row in ROWS.values() if row.title not in ROWS)}"
+        )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    values = {**PRESETS[preset], **given, "module": short[module], "preset": preset}
+    types_ = typing.get_type_hints(Settings)
+    checked = {name: _checked(name, value, types_[name]) for name, value in values.items()}
+    return Settings(**checked)
+
+
+_RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
+    {
+        "seed": (0, 2**31 - 1),
+        "limit": (2, 10**9),
+        "input_size": (64, 1024),
+        "stacks": (1, 16),
+        "channels": (16, 4096),
+        "tau": (0.01, 100.0),
+        "epochs": (1, 10**5),
+        "batch_size": (2, 10**5),
+        "learning_rate": (1e-9, 1.0),
+        "top_k": (1, 16),
+        "scale_jitter": (0.0, 0.25),
+        "rotation": (0.0, 30.0),
+        "rotation_probability": (0.0, 1.0),
+        "colour_jitter": (0.0, 1.0),
+        "sigma": (0.5, 3.5),
+    }
+)
+
+#: Whole-number settings that must be multiples: the hourglass halves the heat map four times, MSFI divides by 8.
+_MULTIPLES: Mapping[str, int] = types.MappingProxyType({"input_size": 64, "channels": 16})
+
+
+def _checked(name: str, value: Any, type_: Any) -> Any:
+    options = [t for t in typing.get_args(type_) if t is not type(None)]
+    if typing.get_origin(type_) is Literal:
+        if value not in typing.get_args(type_):
+            raise UserError(f"{name} is {value!r}: allowed are {', '.join(typing.get_args(type_))}")
+        return value
+    wanted = options[0] if options else type_
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        kind = {int: "a whole number", float: "a number", str: "text"}[wanted]
+        low_high = f" from {_RANGES[name][0]:g} to {_RANGES[name][1]:g}" if name in _RANGES else ""
+        raise UserError(f"{name} is {value!r}: allowed is {kind}{low_high}")
+    if name in _RANGES:
+        low, high = _RANGES[name]
+        if not low <= value <= high:
+            raise UserError(f"{name} is {value!r}: allowed is a value from {low:g} to {high:g}")
+    if name in _MULTIPLES and value % _MULTIPLES[name]:
+        raise UserError(f"{name} is {value!r}: allowed are multiples of {_MULTIPLES[name]}")
+    return value

@@ -1,0 +1,102 @@
+"""Persons of one split on the model's device, batch by batch."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from scanet.config import Settings
+from scanet.data import transforms
+from scanet.data.heatmaps import draw_targets
+from scanet.data.store import Store
+
+MEMORY_SHARE = 0.4  # of the device's free memory that stored squares may take
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the network is trained on. heatmaps: targets."""
+
+    images: Float[Tensor, "b 3 s s"]
+    heatmaps: Float[Tensor, "b j h w"]
+    index: Tensor
+
+
+class Persons:
+    """The stored squares and annotations of `rows`, decoded once into the device's memory if they fit there.
+
+    Where they do not, a thread decodes the next batch while the device works on this one.
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, device: torch.device) -> None:
+        self.store, self.rows, self.device = store, rows, device
+        self.skeleton = store.skeleton
+
+        def column(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values[rows], dtype=torch.float32, device=device)
+
+        self.center, self.scale = column(store.center), column(store.scale)
+        self.zoom, self.joints = column(store.zoom), column(store.joints)
+        fits = len(rows) * 3 * store.canvas**2 < MEMORY_SHARE * free_memory(device)
+        self._squares = self._read(np.arange(len(rows))).to(device) if fits else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _read(self, positions: np.ndarray) -> UInt8[Tensor, "b 3 m m"]:
+        return torch.from_numpy(self.store.crops(self.rows[positions]))
+
+    def squares(self, batches: list[Tensor]) -> Iterator[UInt8[Tensor, "b 3 m m"]]:
+        """The stored squares of each batch of positions, in order, on the device."""
+        if self._squares is not None:
+            for index in batches:
+                yield self._squares[index.to(self.device)]
+            return
+        with ThreadPoolExecutor(1) as reader:
+            pending = [reader.submit(self._read, index.numpy()) for index in batches[:1]]
+            for following in [*batches[1:], None]:
+                ready = pending.pop()
+                squares = ready.result()
+                if following is not None:
+                    pending.append(reader.submit(self._read, following.numpy()))
+                yield squares.to(self.device)
+
+    def images(self, squares: UInt8[Tensor, "b 3 m m"], index: Tensor, size: int) -> Float[Tensor, "b 3 s s"]:
+        """The network's input without augmentation."""
+        matrix = transforms.crop_matrix(self.scale[index], self.zoom[index], size)
+        return transforms.warp(squares, matrix, size) - transforms.GREY
+
+    def training_batches(
+        self, settings: Settings, order: Tensor, augmentation: transforms.Augmentation
+    ) -> Iterator[Batch]:
+        """Whole batches in the given order; what is left over at the end of the order is dropped.
+
+        augmentation: one draw for each person of the split, not for each place in the order.
+        """
+        size = settings.input_size
+        batches = [b for b in order.split(settings.batch_size) if len(b) == settings.batch_size]
+        for index, squares in zip(batches, self.squares(batches), strict=True):
+            here = index.to(self.device)
+            draw = augmentation[index].to(self.device)
+            matrix = transforms.crop_matrix(self.scale[here], self.zoom[here], size, draw)
+            images = transforms.colour(transforms.warp(squares, matrix, size), draw.colour)
+            joints = transforms.swap_sides(self.joints[here], draw.flip, self.skeleton.flip)
+            placed = transforms.to_input(joints, self.center[here], self.zoom[here], matrix, size)
+            cells = settings.heatmap_size
+            targets = draw_targets(placed * (cells / size), cells, settings.sigma, settings.target)
+            yield Batch(images - transforms.GREY, targets, here)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device has free; on the CPU what the operating system calls available."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # not on this operating system
+        return 4 * 2**30

@@ -1,0 +1,111 @@
+"""From stored squares to training batches: one warp per sample does crop, scale, rotation and flip.
+
+A stored square is a "canvas" with the person's centre in its middle; `zoom` is its pixels per pixel of the
+photograph. The warp is a 2x2 matrix A that takes the offset from the middle of the network's input, in input
+pixels, to the offset from the middle of the canvas, in canvas pixels. All arguments may be on any device.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from scanet.config import Settings
+
+BOX = 200.0  # pixels of a person's box at scale 1 (MPII)
+ROTATION_LIMIT = 2.0  # rotations are clipped at so many standard deviations (PN: 60 of 30 degrees)
+GREY = 0.5  # subtracted from every channel: PN subtracts a mean colour and does not divide
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw for each sample: factor on the box, angle in radians, mirrored or not, factor on each channel."""
+
+    scale: Float[Tensor, "n"]
+    angle: Float[Tensor, "n"]
+    flip: Bool[Tensor, "n"]
+    colour: Float[Tensor, "n 3"]
+
+    def __getitem__(self, index: Tensor) -> "Augmentation":
+        return Augmentation(self.scale[index], self.angle[index], self.flip[index], self.colour[index])
+
+    def to(self, device: torch.device) -> "Augmentation":
+        return Augmentation(*(getattr(self, f).to(device) for f in ("scale", "angle", "flip", "colour")))
+
+
+def draw_augmentation(n: int, settings: Settings, generator: torch.Generator) -> Augmentation:
+    """PN's augmentation for `n` samples (PROTOCOL section 3); each number does not depend on the batch size."""
+    jitter = settings.scale_jitter
+    normal = torch.randn(n, 2, generator=generator)
+    uniform = torch.rand(n, 5, generator=generator)
+    degrees = settings.rotation * normal[:, 1].clamp(-ROTATION_LIMIT, ROTATION_LIMIT)
+    rotated = uniform[:, 0] < settings.rotation_probability
+    return Augmentation(
+        scale=(1 + jitter * normal[:, 0]).clamp(1 - jitter, 1 + jitter),
+        angle=torch.where(rotated, degrees, 0.0) * (math.pi / 180),
+        flip=uniform[:, 1] < 0.5,
+        colour=1 + settings.colour_jitter * (2 * uniform[:, 2:] - 1),
+    )
+
+
+def crop_matrix(
+    scale: Float[Tensor, "b"],
+    zoom: Float[Tensor, "b"],
+    size: int,
+    augmentation: Augmentation | None = None,
+) -> Float[Tensor, "b 2 2"]:
+    """A: input offsets (input of `size` pixels) to canvas offsets. scale: the persons'; zoom: the canvases'."""
+    stretch = BOX * scale * zoom / size
+    if augmentation is None:
+        return stretch[:, None, None] * torch.eye(2, device=scale.device)
+    stretch = stretch * augmentation.scale
+    cos, sin = torch.cos(augmentation.angle), torch.sin(augmentation.angle)
+    mirrored = torch.where(augmentation.flip, -1.0, 1.0)
+    rows = [torch.stack([cos * mirrored, -sin], dim=-1), torch.stack([sin * mirrored, cos], dim=-1)]
+    return stretch[:, None, None] * torch.stack(rows, dim=-2)
+
+
+def warp(
+    canvases: UInt8[Tensor, "b 3 m m"], matrix: Float[Tensor, "b 2 2"], size: int
+) -> Float[Tensor, "b 3 size size"]:
+    """The network's input, RGB in [0, 1], bilinear; black where the matrix leaves the canvas."""
+    theta = torch.cat([matrix * (size / canvases.shape[-1]), torch.zeros_like(matrix[:, :, :1])], dim=2)
+    grid = F.affine_grid(theta, [len(theta), 3, size, size], align_corners=False)
+    return F.grid_sample(canvases.float().div_(255), grid, align_corners=False)
+
+
+def colour(images: Float[Tensor, "b 3 s s"], factors: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 s s"]:
+    return (images * factors[:, :, None, None]).clamp(0, 1)
+
+
+def to_input(
+    joints: Float[Tensor, "b j 2"],
+    center: Float[Tensor, "b 2"],
+    zoom: Float[Tensor, "b"],
+    matrix: Float[Tensor, "b 2 2"],
+    size: int,
+) -> Float[Tensor, "b j 2"]:
+    """Photograph's pixels to edge coordinates in the network's input."""
+    offset = (joints - center[:, None]) * zoom[:, None, None]
+    return offset @ torch.linalg.inv(matrix).transpose(1, 2) + size / 2
+
+
+def to_photograph(
+    positions: Float[Tensor, "b j 2"],
+    center: Float[Tensor, "b 2"],
+    zoom: Float[Tensor, "b"],
+    matrix: Float[Tensor, "b 2 2"],
+    size: int,
+) -> Float[Tensor, "b j 2"]:
+    """Edge coordinates in the network's input to the photograph's pixels: the inverse of `to_input`."""
+    return (positions - size / 2) @ matrix.transpose(1, 2) / zoom[:, None, None] + center[:, None]
+
+
+def swap_sides(
+    joints: Float[Tensor, "b j 2"], flipped: Bool[Tensor, "b"], flip: tuple[int, ...]
+) -> Float[Tensor, "b j 2"]:
+    """In a mirrored image the left wrist is a right one: relabel the joints of the flipped samples."""
+    return torch.where(flipped[:, None, None], joints[:, list(flip)], joints)

@@ -1,0 +1,31 @@
+"""Which processor, and which number format it is fast in."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def describe(device: torch.device) -> str:
+    """For the first line of output and for run records: the device, its threads, its number format."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return f"{name}{threads}, {'bf16' if fast_bf16(device) else 'fp32'}"
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the processor has bf16 instructions for convolutions."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """bf16 for convolutions where that is fast; weights, their updates and the loss stay in fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast_bf16(device))

@@ -1,0 +1,99 @@
+"""The whole network (Fig. 2): stacked hourglasses, each followed by MSFI, BDMP, SACWA and SSA."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanet.config import Network
+from scanet.model.channel_attention import ChannelAttention
+from scanet.model.hourglass import Hourglass, Residual, Stem
+from scanet.model.message_passing import MultiScaleIntegration
+from scanet.model.spatial_attention import SpatialAttention
+
+Features = Float[Tensor, "b c h w"]
+Intermediates = dict[str, Tensor]
+
+
+class Stack(nn.Module):
+    """One hourglass with the paper's modules and its output layers.
+
+    Order (PROTOCOL's reading of §2 and §2.3): hourglass, MSFI with or without BDMP, SACWA, a residual block, the
+    hourglass's own output layers (residual, 1x1 convolution), SSA, heat-map convolution.
+    """
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        channels, row = config.channels, config.row
+        self.hourglass = Hourglass(channels)
+        self.msfi = MultiScaleIntegration(channels, bdmp=row.bdmp) if row.msfi else None
+        self.sacwa = ChannelAttention(channels // 2) if row.sacwa else None
+        # 128 channels become 256 again: SACWA's concatenation does it, else a 1x1 convolution.
+        self.widen = nn.Conv2d(channels // 2, channels, 1) if row.msfi and not row.sacwa else None
+        self.refine = Residual(channels, channels) if row.msfi else None
+        self.output = nn.Sequential(
+            Residual(channels, channels), nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU()
+        )  # fmt: skip
+        self.ssa = (
+            None if row.attention == "none" else SpatialAttention(channels, row.attention, config.tau)
+        )
+        self.heatmap = nn.Conv2d(channels, config.joints, 1)
+
+    def forward(
+        self, x: Features, noise: Float[Tensor, "b 1 h w"] | None
+    ) -> tuple[Float[Tensor, "b j h w"], Features, Intermediates]:
+        """The stack's heat maps, the features that they were read from, and its intermediates by name."""
+        fused = self.hourglass(x)
+        out: Intermediates = {f"F1{i}": f for i, f in enumerate(fused, start=1)}
+        features = fused[0]
+        if self.msfi is not None:
+            out["integrated"] = features = self.msfi(fused)
+        if self.sacwa is not None:
+            features, out["gate"] = self.sacwa(features)
+        if self.widen is not None:
+            features = self.widen(features)
+        if self.refine is not None:
+            features = self.refine(features)
+        features = self.output(features)
+        if self.ssa is not None:
+            features, maps = self.ssa(features, noise)
+            out |= maps
+        return self.heatmap(features), features, out
+
+
+class SCANet(nn.Module):
+    """`heatmaps, out = model(images)`.
+
+    images: (b, 3, s, s), RGB in [0, 1] less one half. noise: (b, stacks, s/4, s/4) from `gumbel_difference`, in
+    training; None for the noise-free attention that testing uses (paper silent).
+    heatmaps: (b, stacks, joints, s/4, s/4), the target being 1 at a joint. out: per stack, intermediates by name:
+    F11 .. F14, integrated, gate, logits, probability, attention, those that the row has.
+    """
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        self.stem = Stem(channels)
+        self.stacks = nn.ModuleList(Stack(config) for _ in range(config.stacks))
+        remaps = range(config.stacks - 1)
+        self.remap_features = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in remaps)
+        self.remap_heatmaps = nn.ModuleList(nn.Conv2d(config.joints, channels, 1) for _ in remaps)
+
+    def forward(
+        self, images: Float[Tensor, "b 3 s s"], noise: Float[Tensor, "b stacks h w"] | None = None
+    ) -> tuple[Float[Tensor, "b stacks j h w"], list[Intermediates]]:
+        x = self.stem(images)
+        heatmaps, outs = [], []
+        for i, stack in enumerate(self.stacks):
+            heatmap, features, out = stack(x, None if noise is None else noise[:, i : i + 1])
+            heatmaps.append(heatmap)
+            outs.append(out)
+            if i < len(self.stacks) - 1:
+                x = x + self.remap_features[i](features) + self.remap_heatmaps[i](heatmap)
+        return torch.stack(heatmaps, dim=1), outs
+
+
+def count_parameters(config: Network) -> int:
+    """Trainable parameters, without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in SCANet(config).parameters())

@@ -1,0 +1,90 @@
+"""§2.3: Sharper Spatial Attention (SSA), and the soft attention that it is compared with.
+
+The softmax of 64 x 64 logits has values near 1/4096, which is what §2.3 complains of. Eq. (5) stretches them to
+[0, 1] and Eq. (6)-(9) read each value as the probability of a relaxed Bernoulli draw. Everything here runs in
+fp32, also under autocast, and is finite for every tau > 0, for probabilities that are exactly 0 or 1 and for
+constant maps; the paper avoided tau < 1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scanet.config import Attention
+
+Map = Float[Tensor, "b 1 h w"]
+
+#: Eq. (5) reaches 0 and 1 exactly, where Eq. (6)'s logarithm is infinite: our clamp.
+PROBABILITY_FLOOR = 1e-6
+#: Maps whose logits differ by less have no Eq. (5): they get one half everywhere.
+FLAT = 1e-6
+
+
+def soft_attention(logits: Map) -> Map:
+    """The initial map f of §2.3: a softmax over all positions of each image; sums to 1."""
+    return logits.float().flatten(1).softmax(dim=1).view_as(logits)
+
+
+def normalise(logits: Map) -> Map:
+    """Eq. (5) of the softmax map, in [0, 1], straight from the logits.
+
+    With f = softmax(a), (f - min f) / (max f - min f) is
+    exp(a - max a) * (1 - exp(min a - a)) / (1 - exp(min a - max a)): the tiny values of f are never formed.
+    """
+    a = logits.float()
+    high, low = a.amax(dim=(2, 3), keepdim=True), a.amin(dim=(2, 3), keepdim=True)
+    spread = (high - low).clamp(min=FLAT)
+    p = torch.exp(a - high) * torch.expm1(low - a) / torch.expm1(-spread)  # Eq. (5)
+    return torch.where(high - low < FLAT, 0.5, p)
+
+
+def sharpen(p: Map, tau: float, noise: Map | None = None) -> Map:
+    """Eq. (9) for two classes is a sigmoid: sigmoid((log p1 - log p0 + g1 - g0) / tau).
+
+    Args:
+        p: probabilities in [0, 1], Eq. (6).
+        noise: g1 - g0, see `gumbel_difference`; None leaves the noise out, and tau = 1 then returns p.
+    """
+    with torch.autocast(p.device.type, enabled=False):
+        logit = torch.logit(p.float(), eps=PROBABILITY_FLOOR)  # Eq. (6): log p1 - log p0
+        if noise is not None:
+            logit = logit + noise
+        return torch.sigmoid(logit / tau)  # Eq. (9)
+
+
+def gumbel_difference(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """g1 - g0 of two independent Gumbel(0, 1) draws (Eq. 8): a standard logistic draw, on the generator's device."""
+    u = torch.rand(*shape, generator=generator, device=generator.device)
+    return torch.logit(u, eps=1e-7)
+
+
+class SpatialAttention(nn.Module):
+    """SSA (`kind` "sharper") or the soft attention of Fig. 4 (`kind` "soft").
+
+    The attended feature is the input times the map and goes straight into the next convolution: a normalisation
+    or a skip between them would undo the effect on gradients that §2.3 describes.
+    """
+
+    def __init__(self, channels: int, kind: Attention, tau: float) -> None:
+        super().__init__()
+        self.kind = kind
+        self.tau = tau
+        self.generator = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 1, 1)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], noise: Map | None = None
+    ) -> tuple[Float[Tensor, "b c h w"], dict[str, Map]]:
+        """The attended features, and the maps by name: `logits`, `attention` and, for SSA, `probability`."""
+        logits = self.generator(x)
+        if self.kind == "soft":
+            attention = soft_attention(logits)
+            maps = {"logits": logits, "attention": attention}
+        else:
+            probability = normalise(logits)
+            attention = sharpen(probability, self.tau, noise)
+            maps = {"logits": logits, "probability": probability, "attention": attention}
+        return x * attention.to(x.dtype), maps

@@ -1,0 +1,197 @@
+"""The training loop: RMSprop, three drops of the rate, validation each epoch, a checkpoint each epoch.
+
+Every epoch draws its randomness from (seed, epoch) alone, so a run that was killed and goes on from its last
+checkpoint ends with the same weights and the same history as one that was not.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from scanet.config import Settings
+from scanet.data.loader import Persons
+from scanet.data.store import Store
+from scanet.data.transforms import draw_augmentation
+from scanet.device import autocast
+from scanet.files import UserError, whole_file
+from scanet.inference import predict
+from scanet.losses import heatmap_loss
+from scanet.model import SCANet, gumbel_difference
+from scanet.pckh import PCK
+
+#: §3.1: "drop the learning rate by 10 at the 150th, 170th, and 200th epoch"; the length is PN's script's.
+DROPS, OF_EPOCHS = (150, 170, 200), 250
+
+Epoch = dict[str, float]
+
+
+def learning_rate(epoch: int, epochs: int, initial: float) -> float:
+    """The rate of an epoch, counted from 1: a tenth from the start of each of §3.1's epochs on.
+
+    In a run of another length than 250 epochs the drops come after the same share of it.
+    """
+    passed = sum((epoch - 1) * OF_EPOCHS >= (drop - 1) * epochs for drop in DROPS)
+    return initial * 0.1**passed
+
+
+def build(settings: Settings, joints: int, device: torch.device) -> SCANet:
+    """The network with the initial weights of the seed, PyTorch's defaults (paper silent)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = SCANet(settings.network(joints))
+    return model.to(device, memory_format=torch.channels_last)
+
+
+@dataclass
+class Training:
+    """A run in progress: what a checkpoint holds."""
+
+    model: SCANet
+    optimizer: torch.optim.Optimizer
+    history: list[Epoch]
+
+    def save(self, path: Path) -> None:
+        """One safetensors file: weights, the optimizer's state by parameter, the history as its metadata."""
+        tensors = {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": v.contiguous() for k, v in state.items()}
+        with whole_file(path) as temporary:
+            save_file(tensors, temporary, metadata={"history": json.dumps(self.history)})
+
+    def load(self, path: Path) -> None:
+        with safe_open(path, framework="pt") as file:
+            self.history = json.loads(file.metadata()["history"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        self.model.load_state_dict(weights)
+        state: dict[int, dict[str, Any]] = {}
+        for name in tensors.keys() - {f"model.{k}" for k in weights}:
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = tensors[name]
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def train(
+    settings: Settings, store: Store, checkpoint: Path, device: torch.device, *, progress: bool = True
+) -> tuple[SCANet, list[Epoch]]:
+    """Train from `checkpoint` on if it exists, else from the start; returns the model and a row for each epoch.
+
+    A row holds epoch, learning_rate, loss, pckh (plain mean over the validation persons, one forward pass each),
+    seconds and images_per_second of training.
+    """
+    training_rows = store.indices("train")[: settings.limit]
+    if len(training_rows) < settings.batch_size:
+        raise UserError(
+            f"{len(training_rows)} training persons are fewer than a batch of {settings.batch_size}: "
+            "give a smaller batch_size or more data"
+        )
+    people = Persons(store, training_rows, device)
+    held_out = Persons(store, store.indices("valid")[: settings.limit], device)
+    model = build(settings, len(store.skeleton.joints), device)
+    optimizer = torch.optim.RMSprop(  # Torch7's too: alpha 0.99, eps added after the square root
+        model.parameters(), lr=settings.learning_rate, alpha=0.99, eps=1e-8, foreach=True
+    )
+    run = Training(model, optimizer, [])
+    if checkpoint.exists():
+        run.load(checkpoint)
+    with Progress(settings, len(people), len(run.history), show=progress) as bar:
+        for epoch in range(len(run.history) + 1, settings.epochs + 1):
+            row = train_epoch(run, people, settings, epoch, bar)
+            row["pckh"] = validate(model, held_out, settings)
+            bar.epoch_done(row)
+            run.history.append(row)
+            run.save(checkpoint)
+    return model, run.history
+
+
+def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, bar: "Progress") -> Epoch:
+    device = people.device
+    rate = learning_rate(epoch, settings.epochs, settings.learning_rate)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    random = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch))
+    order = torch.randperm(len(people), generator=random)
+    augmentation = draw_augmentation(len(people), settings, random)
+    noise_source = torch.Generator(device).manual_seed(epoch_seed(settings.seed, epoch))
+    cells = settings.heatmap_size
+    noise_shape = (settings.batch_size, settings.stacks, cells, cells)
+    noisy = settings.row.attention == "sharper"
+    top_k = settings.top_k if settings.row.hard_mining else None
+    run.model.train()
+    start = time.perf_counter()
+    total = torch.zeros((), device=device)
+    batches = 0
+    for batch in people.training_batches(settings, order, augmentation):
+        noise = gumbel_difference(noise_shape, noise_source) if noisy else None
+        with autocast(device):
+            heatmaps, _ = run.model(batch.images.contiguous(memory_format=torch.channels_last), noise)
+        loss = heatmap_loss(heatmaps, batch.heatmaps, top_k)
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+        total += loss.detach()
+        batches += 1
+        bar.batch_done(settings.batch_size)
+    mean_loss = float(total) / batches  # waits for the device
+    if not math.isfinite(mean_loss):
+        raise UserError(f"the loss became {mean_loss} in epoch {epoch}: give a learning_rate below {rate:g}")
+    seconds = time.perf_counter() - start
+    return {
+        "epoch": epoch,
+        "learning_rate": rate,
+        "loss": mean_loss,
+        "seconds": seconds,
+        "images_per_second": batches * settings.batch_size / seconds,
+    }
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def validate(model: SCANet, persons: Persons, settings: Settings) -> float:
+    """PCKh@0.5, plain mean, percent, without test-time augmentation."""
+    predictions = predict(model, persons, size=settings.input_size, tta="none")
+    store, rows = persons.store, persons.rows
+    metric = PCK(store.skeleton)
+    metric.update(predictions.joints, store.joints[rows], store.head_size[rows])
+    return metric.compute().row("plain")["Mean"]
+
+
+class Progress:
+    """One bar for the whole run, in images: epoch, loss, PCKh, images/s and the time left."""
+
+    def __init__(self, settings: Settings, people: int, epochs_done: int, *, show: bool) -> None:
+        per_epoch = people // settings.batch_size * settings.batch_size
+        self._bar = tqdm(
+            total=settings.epochs * per_epoch,
+            initial=epochs_done * per_epoch,
+            desc=f"{settings.module} seed {settings.seed}",
+            unit="image",
+            unit_scale=True,
+            disable=not show,
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def batch_done(self, images: int) -> None:
+        self._bar.update(images)
+
+    def epoch_done(self, row: Epoch) -> None:
+        self._bar.set_postfix_str(f"epoch {row['epoch']}, loss {row['loss']:.5f}, PCKh {row['pckh']:.1f}")
