@@ -66,6 +66,10 @@ class Settings:
     dataset: DatasetName = "mpii"
     data: str | None = None  # a folder or a store; None: the preset's own
     limit: int | None = None  # use only the first so many persons of each split
+    synthetic_train: int = 4000  # persons to draw, of the synthetic set only, as are the next three
+    synthetic_valid: int = 500
+    part_scale: float = 0.5  # near parts drawn larger, 0 to 1
+    clutter: float = 0.5  # limb-like distractors and other people, 0 to 1
     input_size: int = 256  # §3.1, pixels
     # Network
     stacks: int = 2  # §3.3.1
@@ -101,9 +105,7 @@ class Settings:
         return self.input_size * 5 // 4
 
     def network(self, joints: int) -> Network:
-        return Network(
-            row=self.row, joints=joints, stacks=self.stacks, channels=self.channels, tau=self.tau
-        )
+        return Network(row=self.row, joints=joints, stacks=self.stacks, channels=self.channels, tau=self.tau)
 
     def overrides(self) -> dict[str, Any]:
         """What differs from the preset, by name: in no canonical run, and part of a run's folder name."""
@@ -122,8 +124,8 @@ class Settings:
 PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     {
         "tiny": {
-            "dataset": "synthetic", "limit": 24, "input_size": 64, "stacks": 1, "channels": 16,
-            "epochs": 2, "batch_size": 8, "learning_rate": 2.5e-3, "sigma": 1.0,
+            "dataset": "synthetic", "synthetic_train": 32, "synthetic_valid": 16, "input_size": 64, "stacks": 1,
+            "channels": 16, "epochs": 2, "batch_size": 8, "learning_rate": 2.5e-3, "sigma": 1.0,
         },
         "quick": {
             "dataset": "synthetic", "input_size": 64, "channels": 32,
@@ -171,6 +173,10 @@ _RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
     {
         "seed": (0, 2**31 - 1),
         "limit": (2, 10**9),
+        "synthetic_train": (2, 10**6),
+        "synthetic_valid": (2, 10**6),
+        "part_scale": (0.0, 1.0),
+        "clutter": (0.0, 1.0),
         "input_size": (64, 1024),
         "stacks": (1, 16),
         "channels": (16, 4096),

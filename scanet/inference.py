@@ -14,6 +14,7 @@ from scanet.data.heatmaps import decode, mirror
 from scanet.data.loader import Persons
 from scanet.device import autocast
 from scanet.model import SCANet
+from scanet.skeleton import SKELETONS
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,29 @@ class Predictions:
     heat: np.ndarray
 
 
-def predict_heatmaps(
-    model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta, flip: tuple[int, ...]
-) -> Float[Tensor, "b j h w"]:
+@dataclass(frozen=True)
+class Example:
+    """A validation person as a picture shows it.
+
+    image: (s, s, 3) in [0, 1]; joints, truth: (j, 2) edge coordinates in it; heat: (j,). attention: one map (h, w)
+    for each stack, none if the row has none or the weights are missing. rank: 0 best, 1 worst.
+    """
+
+    image: np.ndarray
+    joints: np.ndarray
+    truth: np.ndarray
+    heat: np.ndarray
+    attention: list[np.ndarray]
+    rank: float
+
+
+def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) -> Float[Tensor, "b j h w"]:
     """The last stack's heat maps without noise in the attention; "flip" averages them with the mirrored image's."""
     with autocast(images.device):
         heatmaps = model(images)[0][:, -1].float()
         if tta == "flip":
             mirrored = model(images.flip(-1))[0][:, -1].float()
-            heatmaps = (heatmaps + mirror(mirrored, flip)) / 2
+            heatmaps = (heatmaps + mirror(mirrored, SKELETONS[model.config.joints].flip)) / 2
     return heatmaps
 
 
@@ -44,9 +59,9 @@ def predict(
     size: int,
     tta: Tta,
     batch_size: int = 32,
-    on_batch: Callable[[int], object] = lambda done: None,
+    on_batch: Callable[[int], object] = lambda _: None,
 ) -> Predictions:
-    """Joints of every person of a split, in its order. size: the network's input, pixels.
+    """The model's joints of every one of `persons`, in their order. size: the network's input, pixels.
 
     on_batch: told the number of persons of each batch when it is done, for progress.
     """
@@ -56,7 +71,7 @@ def predict(
     for index, squares in zip(batches, persons.squares(batches), strict=True):
         here = index.to(persons.device)
         matrix = transforms.crop_matrix(persons.scale[here], persons.zoom[here], size)
-        heatmaps = predict_heatmaps(model, persons.images(squares, here, size), tta, persons.skeleton.flip)
+        heatmaps = predict_heatmaps(model, persons.images(squares, here, size), tta)
         cells, heat = decode(heatmaps)
         placed = cells * (size / heatmaps.shape[-1])
         center, zoom = persons.center[here], persons.zoom[here]

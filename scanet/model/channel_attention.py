@@ -29,9 +29,7 @@ class FeatureSelector(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(1, channels // GATE_REDUCTION)
-        self.excite = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid()
-        )
+        self.excite = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
 
     def forward(self, u: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
         return self.excite(u.mean(dim=(2, 3)))
@@ -45,9 +43,7 @@ class ChannelAttention(nn.Module):
         self.encoder = SemanticsEncoder(channels)
         self.selector = FeatureSelector(2 * channels)
 
-    def forward(
-        self, x: Float[Tensor, "b c h w"]
-    ) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b c2"]]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b c2"]]:
         u = self.encoder(x)
         gate = self.selector(u)
         return u * gate[:, :, None, None], gate

@@ -13,7 +13,7 @@ Level = Float[Tensor, "b r h w"]
 class MessagePassing(nn.Module):
     """BDMP: messages from fine to coarse (Eq. 1), from coarse to fine (Eq. 2), and their fusion (Eq. 3).
 
-    Each arrow of Fig. 2 has a 3x3 convolution of its own (paper silent on sharing H and G: PROTOCOL's count of
+    Each arrow of Fig. 2 has a 3x3 convolution of its own (paper silent on sharing H and G: the count of
     parameters assumes this). F31 .. F34 all have the finest resolution.
     """
 

@@ -17,7 +17,7 @@ Intermediates = dict[str, Tensor]
 class Stack(nn.Module):
     """One hourglass with the paper's modules and its output layers.
 
-    Order (PROTOCOL's reading of §2 and §2.3): hourglass, MSFI with or without BDMP, SACWA, a residual block, the
+    Order (our reading of §2 and §2.3): hourglass, MSFI with or without BDMP, SACWA, a residual block, the
     hourglass's own output layers (residual, 1x1 convolution), SSA, heat-map convolution.
     """
 
@@ -33,9 +33,7 @@ class Stack(nn.Module):
         self.output = nn.Sequential(
             Residual(channels, channels), nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU()
         )  # fmt: skip
-        self.ssa = (
-            None if row.attention == "none" else SpatialAttention(channels, row.attention, config.tau)
-        )
+        self.ssa = None if row.attention == "none" else SpatialAttention(channels, row.attention, config.tau)
         self.heatmap = nn.Conv2d(channels, config.joints, 1)
 
     def forward(

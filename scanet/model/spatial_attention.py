@@ -71,9 +71,7 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.kind = kind
         self.tau = tau
-        self.generator = nn.Sequential(
-            nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 1, 1)
-        )
+        self.generator = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 1, 1))
 
     def forward(
         self, x: Float[Tensor, "b c h w"], noise: Map | None = None

@@ -1,0 +1,319 @@
+"""What the notebooks and the command line do: check parameters, find the data, train a run or load it."""
+
+import hashlib
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from scanet import results
+from scanet.config import EPHEMERAL, Settings, Tta, resolve
+from scanet.data import lsp, mpii, synthetic
+from scanet.data.loader import Persons
+from scanet.data.person import Person
+from scanet.data.store import Report, Store, fill
+from scanet.data.transforms import GREY, crop_matrix, to_input
+from scanet.device import describe, pick_device
+from scanet.files import UserError, data_folder, home
+from scanet.inference import Example, Predictions, predict
+from scanet.model import SCANet, count_parameters
+from scanet.pckh import PCK, Scores, torso_size
+from scanet.results import Record
+from scanet.skeleton import LSP, SKELETONS
+from scanet.train import train
+
+_READERS: Mapping[str, Callable[[Path], tuple[list[Person], Path]]] = {
+    "lspet": lsp.read_folder,
+    "mpii": mpii.read_folder,
+    "synthetic": mpii.read_folder,  # it is written in MPII's formats
+}
+
+
+def parameters(namespace: Mapping[str, Any]) -> Settings:
+    """The settings that a notebook's parameters cell, and whatever papermill put after it, ask for.
+
+    namespace: the notebook's `globals()`. Every public variable in it that holds a plain value counts as a
+    parameter, so that a misspelt one is refused and not ignored.
+    """
+    plain = (str, int, float, bool, list, dict, tuple, type(None))
+    interactive = {"In", "Out"}
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, plain) and not name.startswith("_") and name not in interactive
+    }
+    return resolve(**given)
+
+
+def store_path(settings: Settings) -> Path:
+    """Where the settings' data is, or will be put, as a store."""
+    if settings.data is not None:
+        given = Path(settings.data).expanduser().resolve()
+        if given.suffix == ".h5":
+            return given
+        place = hashlib.sha256(str(given).encode()).hexdigest()[:8]
+        return data_folder() / f"{settings.dataset}-{settings.resolution}-{place}.h5"
+    if settings.dataset == "synthetic":
+        return data_folder() / f"{_synthetic_folder(settings).name}-{settings.resolution}.h5"
+    return data_folder() / f"{settings.dataset}-{settings.resolution}.h5"
+
+
+def _synthetic_folder(settings: Settings) -> Path:
+    counts = f"{settings.synthetic_train}-{settings.synthetic_valid}"
+    return data_folder() / f"synthetic-{counts}-p{settings.part_scale:g}-c{settings.clutter:g}"
+
+
+def prepare(dataset: str, folder: Path, path: Path, resolution: int, *, progress: bool = True) -> Report:
+    """Fill the store at `path` from a data set's folder as its authors distribute it."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give the folder that holds the {dataset} data")
+    persons, images = _READERS[dataset](folder)
+    report = fill(path, persons, images, dataset=dataset, resolution=resolution, progress=progress)
+    for image, reason in report.skipped:
+        print(f"skipped {image}: {reason}", file=sys.stderr)
+    return report
+
+
+def open_store(settings: Settings, *, progress: bool = True) -> Store:
+    """The settings' data, drawn (synthetic) and prepared where that has not been done.
+
+    Raises:
+        UserError: the preset's photographs are not on this machine, or a store holds another data set.
+    """
+    path = store_path(settings)
+    if settings.data is not None and path != Path(settings.data).expanduser().resolve():
+        prepare(settings.dataset, Path(settings.data).expanduser(), path, settings.resolution, progress=progress)
+    elif settings.data is None and not path.exists():
+        if settings.dataset != "synthetic":
+            raise UserError(
+                f"preset {settings.preset!r} needs photographs, and {path} does not exist: give the data set's folder, "
+                f"as in `-p data FOLDER`, or fill the store once with `scanet prepare {settings.dataset} FOLDER`"
+            )
+        folder = _synthetic_folder(settings)
+        if not folder.exists():
+            synthetic.write(
+                folder,
+                train=settings.synthetic_train,
+                valid=settings.synthetic_valid,
+                part_scale=settings.part_scale,
+                clutter=settings.clutter,
+                progress=progress,
+            )
+        prepare("synthetic", folder, path, settings.resolution, progress=progress)
+    store = Store(path)
+    if store.dataset != settings.dataset:
+        raise UserError(f"{path} holds {store.dataset}, but preset {settings.preset!r} is for {settings.dataset}")
+    return store
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as a notebook works with it.
+
+    notice: why the record is not what today's code and data would give; empty if it is.
+    model: None where the weights, store: None where the photographs are not on this machine.
+    """
+
+    settings: Settings
+    record: Record
+    notice: str
+    model: SCANet | None
+    store: Store | None
+
+    def __str__(self) -> str:
+        run = self.record.run
+        line = (
+            f"{self.record.name}: {run['settings']['epochs']} epochs in {run['seconds'] / 60:.1f} minutes "
+            f"({run['images_per_second']:.0f} images/s) on {run['device']}, commit {run['commit'][:12]}, "
+            f"key {run['key']}"
+        )
+        return line + (f"\nNote: {self.notice}." if self.notice else "")
+
+
+def run_or_load(settings: Settings, experiment: str = "ablation", *, progress: bool = True) -> Run:
+    """The run's record if there is one, else train it and write its record.
+
+    A record that older code made is loaded all the same, with a notice: it is never silently trained again. Only
+    the presets that git does not keep (tiny, quick) are.
+    """
+    folder = results.folder_of(settings, experiment)
+    record = results.load(folder)
+    try:
+        store = open_store(settings, progress=progress)
+    except UserError:
+        if record is None or settings.data is not None:
+            raise
+        store = None
+    if record is not None:
+        notice = record.outdated(settings, store.fingerprint if store else None)
+        if not notice or settings.preset not in EPHEMERAL:
+            if notice:
+                notice += f"; to train it again, delete {folder.relative_to(home())}"
+            return Run(settings, record, notice, record.model(), store)
+        print(f"{record.name} is trained again: {notice}.", file=sys.stderr)
+    assert store is not None  # only a record can do without one
+    record = _train(settings, experiment, store, folder, progress=progress)
+    return Run(settings, record, "", record.model(), store)
+
+
+def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, progress: bool) -> Record:
+    device = pick_device()
+    print(f"Training {folder.name} ({settings.preset}) on {describe(device)}", file=sys.stderr)
+    key = results.key_of(settings, experiment, store.fingerprint)
+    checkpoint = folder.parent / f".{folder.name}-{key}" / "checkpoint.safetensors"
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    model, history = train(settings, store, checkpoint, device, progress=progress)
+    rows = store.indices("valid")[: settings.limit]
+    persons = Persons(store, rows, device)
+    predictions = {tta: _predict(model, persons, settings.input_size, tta) for tta in ("none", "flip")}
+    run = {
+        "experiment": experiment,
+        "title": settings.row.title,
+        "settings": settings.identity(),
+        "overrides": settings.overrides(),
+        "key": key,
+        "code": results.code_hash(),
+        "data": {
+            "dataset": store.dataset,
+            "fingerprint": store.fingerprint,
+            "train": len(store.indices("train")[: settings.limit]),
+            "valid": len(rows),
+        },
+        "network": {
+            "joints": len(store.skeleton.joints),
+            "parameters": count_parameters(settings.network(len(store.skeleton.joints))),
+        },
+        "metrics": {tta: scores(found, store, rows).as_dict() for tta, found in predictions.items()},
+        "device": describe(device),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
+        "peak_memory": peak_memory(device),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results.provenance(),
+    }
+    if store.skeleton is LSP:
+        run["pck"] = {tta: _pck(found, store, rows).as_dict() for tta, found in predictions.items()}
+    columns = {
+        "joints_none": predictions["none"].joints,
+        "truth": store.joints[rows],
+        "head_size": store.head_size[rows],
+        "row": rows,
+    }
+    record = results.write(folder, run, history, model, predictions["flip"], columns)
+    checkpoint.unlink()
+    checkpoint.parent.rmdir()
+    return record
+
+
+def _predict(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:
+    with tqdm(total=len(persons), unit="person", disable=not progress) as bar:
+        return predict(model, persons, size=size, tta=tta, on_batch=bar.update)
+
+
+def align(joints: np.ndarray, to: int) -> np.ndarray:
+    """Joints (n, j, 2) of one skeleton under the names of the one with `to` joints; NaN where it has others."""
+    have, want = SKELETONS[joints.shape[1]].joints, SKELETONS[to].joints
+    aligned = np.full((len(joints), to, 2), np.nan)
+    shared = [name for name in want if name in have]
+    aligned[:, [want.index(name) for name in shared]] = joints[:, [have.index(name) for name in shared]]
+    return aligned
+
+
+def _metric(predictions: Predictions, store: Store) -> PCK:
+    """A metric over the joints that both the network and the annotations have."""
+    known = SKELETONS[predictions.joints.shape[1]].joints
+    scored = [j for j in store.skeleton.scored if store.skeleton.joints[j] in known]
+    return PCK(store.skeleton, scored)
+
+
+def scores(predictions: Predictions, store: Store, rows: np.ndarray) -> Scores:
+    """PCKh of the store's persons `rows`, in every convention."""
+    metric = _metric(predictions, store)
+    joints = align(predictions.joints, len(store.skeleton.joints))
+    metric.update(joints, store.joints[rows], store.head_size[rows])
+    return metric.compute()
+
+
+def _pck(predictions: Predictions, store: Store, rows: np.ndarray) -> Scores:
+    """LSP's own measure: PCK at 0.2 of the torso."""
+    metric = _metric(predictions, store)
+    metric.update(predictions.joints, store.joints[rows], torso_size(store.joints[rows], store.skeleton))
+    return metric.compute(0.2)
+
+
+def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = True) -> tuple[Scores, str]:
+    """A finished run's scores on a store's validation persons, and a line that says what was evaluated.
+
+    data: a store; None for the record's own scores, without running anything. The store may have another skeleton:
+    joints are matched by name, and those that the network does not know are not scored.
+    """
+    record = results.load(run_folder)
+    if record is None:
+        raise UserError(f"{run_folder} holds no run.json: give the folder of a finished run")
+    if data is None:
+        return record.scores(tta), f"{record.name}, {record.run['data']['dataset']}, {tta}"
+    model = record.model()
+    if model is None:
+        raise UserError(f"{run_folder} has no weights.safetensors on this machine: train the run here first")
+    store, device = Store(data), pick_device()
+    rows = store.indices("valid")
+    if not len(rows):
+        raise UserError(f"{data} has no validation persons: prepare it with a validation list")
+    persons = Persons(store, rows, device)
+    predictions = _predict(model.to(device), persons, record.settings["input_size"], tta, progress=progress)
+    return scores(predictions, store, rows), f"{record.name} on {data.name}, {tta}, {describe(device)}"
+
+
+PICTURE = 256  # pixels of an example
+
+
+@torch.inference_mode()
+def examples(run: Run, count: int = 6) -> list[Example]:
+    """Validation persons at evenly spaced ranks of the mean error in head sizes, from the best to the worst.
+
+    The rule takes the choice out of anybody's hands. Empty where the photographs are not on this machine.
+    """
+    if run.store is None:
+        return []
+    found = run.record.predictions()
+    distance = np.linalg.norm(found["joints"] - found["truth"], axis=2) / found["head_size"][:, None]
+    scored = np.flatnonzero(np.isfinite(distance).sum(axis=1) >= run.store.joints.shape[1] // 2)
+    order = scored[np.argsort(np.nanmean(distance[scored], axis=1))]
+    ranks = np.linspace(0, 1, count)
+    chosen = order[np.round(ranks * (len(order) - 1)).astype(int)]
+    persons = Persons(run.store, found["row"][chosen], torch.device("cpu"))
+    index = torch.arange(count)
+    squares = next(persons.squares([index]))
+    size = run.record.settings["input_size"]
+    matrix = crop_matrix(persons.scale, persons.zoom, PICTURE)
+
+    def place(joints: np.ndarray) -> np.ndarray:
+        points = torch.as_tensor(joints[chosen], dtype=torch.float32)
+        return to_input(points, persons.center, persons.zoom, matrix, PICTURE).numpy()
+
+    pictures = (persons.images(squares, index, PICTURE) + GREY).permute(0, 2, 3, 1).numpy()
+    maps: list[np.ndarray] = []
+    if run.model is not None and run.settings.row.attention != "none":
+        outs = run.model(persons.images(squares, index, size))[1]
+        maps = [out["attention"][:, 0].float().numpy() for out in outs]
+    joints, truth = place(found["joints"]), place(found["truth"])
+    return [
+        Example(pictures[i], joints[i], truth[i], found["heat"][chosen[i]], [m[i] for m in maps], float(ranks[i]))
+        for i in range(count)
+    ]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device's allocator's peak on CUDA, else the process's largest resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,120 @@
+"""Figures: data in, Axes out. Nothing here reads a file or knows a run."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scanet.inference import Example
+from scanet.skeleton import Skeleton
+
+# Okabe and Ito's colours can be told apart by colour-blind readers.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 10,
+    "svg.fonttype": "none",
+}
+
+
+def use_style() -> None:
+    """One visual language for all pages."""
+    plt.rcParams.update(STYLE)
+
+
+def training_curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Validation PCKh and training loss by epoch; dotted where the learning rate drops.
+
+    history: a row an epoch with epoch, pckh (percent), loss and learning_rate.
+    """
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")[1]
+    scores, losses = axes
+    scores.plot(history["epoch"], history["pckh"], color=BLUE, marker="o", markersize=3)
+    scores.set(xlabel="epoch", ylabel="validation PCKh@0.5, plain mean (%)", ylim=(0, None))
+    losses.plot(history["epoch"], history["loss"], color=ORANGE, marker="o", markersize=3)
+    losses.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    drops = history["epoch"][history["learning_rate"].diff() < 0]
+    for ax in axes:
+        for epoch in drops:
+            ax.axvline(epoch - 0.5, color=GREY, linewidth=1, linestyle=":")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return axes
+
+
+def pose(
+    image: np.ndarray, joints: np.ndarray, skeleton: Skeleton, ax: Axes, *, truth: np.ndarray | None = None
+) -> Axes:
+    """A picture (s, s, 3) with a skeleton: left limbs blue, right limbs orange; the truth in white beneath.
+
+    joints, truth: (j, 2) edge coordinates in the picture; limbs with a NaN end are left out.
+    """
+    ax.imshow(image.clip(0, 1), extent=(0, image.shape[1], image.shape[0], 0))
+    for first, second in skeleton.limbs:
+        ends = skeleton.index(first, second)
+        if truth is not None:
+            ax.plot(*truth[ends].T, color="white", linewidth=3.5, alpha=0.6, solid_capstyle="round")
+        side = {"l": BLUE, "r": ORANGE}.get(first[0] if first[1] == "-" else "", GREEN)
+        ax.plot(*joints[ends].T, color=side, linewidth=2, solid_capstyle="round")
+    return _bare(ax, image)
+
+
+def attention(image: np.ndarray, weights: np.ndarray, ax: Axes) -> Axes:
+    """A spatial attention map (h, w) over its grey picture (s, s, 3): yellow is the map's highest value."""
+    height, width = image.shape[:2]
+    ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+    ax.imshow(weights, cmap="viridis", alpha=0.65, extent=(0, width, height, 0), interpolation="nearest")
+    return _bare(ax, image)
+
+
+def _bare(ax: Axes, image: np.ndarray) -> Axes:
+    ax.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), xticks=[], yticks=[])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def gallery(examples: Sequence[Example], skeleton: Skeleton) -> Figure:
+    """A column for each example: the prediction over the truth, then the attention map of each stack."""
+    stacks = max((len(example.attention) for example in examples), default=0)
+    figure, grid = plt.subplots(
+        1 + stacks,
+        len(examples),
+        figsize=(2 * len(examples), 2.15 * (1 + stacks)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, example in zip(grid.T, examples, strict=True):
+        pose(example.image, example.joints, skeleton, column[0], truth=example.truth)
+        better = 100 * (1 - example.rank)
+        column[0].set_title(f"better than {better:.0f} %", fontsize=9)
+        for stack, weights in enumerate(example.attention):
+            ax = attention(example.image, weights, column[1 + stack])
+            ax.set_title(f"stack {stack + 1}: {weights.min():.3g} to {weights.max():.3g}", fontsize=8)
+    return figure
+
+
+def table2_means(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The "Mean" column of `tables.table2` as differences to the MSFI row, the paper's beside ours (points)."""
+    if ax is None:
+        ax = plt.subplots(figsize=(8, 4), layout="constrained")[1]
+    methods = list(table.index.unique("Method"))
+    colours = [GREY, BLUE]
+    for colour, (source, rows) in zip(colours, table.groupby(level="Source", sort=False), strict=False):
+        mean = rows.droplevel("Source")["Mean"]
+        difference = (mean - mean.get("MSFI", np.nan)).reindex(methods)
+        offset = 0.15 if colour == GREY else -0.15
+        y = -np.arange(len(methods)) + offset
+        ax.plot(difference, y, "o", color=colour, label=source)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set(xlabel="mean PCKh@0.5 less that of MSFI (points)", yticks=-np.arange(len(methods)), yticklabels=methods)
+    ax.legend(frameon=False)
+    return ax

@@ -1,0 +1,206 @@
+"""Run records on disk: one folder a run, whole or not at all, and what says whether one is still current.
+
+`<preset>/<experiment>/<row>-s<seed>/` under `experiments/results/` holds run.json (everything about the run),
+history.csv (a row an epoch), predictions.h5 (the validation persons) and, not in git, weights.safetensors.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from scanet.config import ROWS, Network, Settings
+from scanet.files import UserError, home, results_folder, whole_folder
+from scanet.inference import Predictions
+from scanet.model import SCANet
+from scanet.pckh import Scores
+from scanet.skeleton import SKELETONS, Skeleton
+
+#: The modules that shape what training does to the weights; a change in one of them makes a record old.
+_PACKAGE = Path(__file__).parent
+TRAINING_CODE = ("model", "losses.py", "data/heatmaps.py", "data/transforms.py", "data/loader.py", "train.py")
+
+
+def folder_of(settings: Settings, experiment: str) -> Path:
+    """Where the run's record lives. Settings that differ from the preset's are part of its name."""
+    changed = "".join(f"-{name}={value}" for name, value in sorted(settings.overrides().items()))
+    return results_folder() / settings.preset / experiment / f"{settings.module}-s{settings.seed}{changed}"
+
+
+@cache
+def code_hash() -> str:
+    """16 hex digits of `TRAINING_CODE`'s syntax trees: comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for entry in TRAINING_CODE:
+        path = _PACKAGE / entry
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+                    node.body = node.body[1:]
+            digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def key_of(settings: Settings, experiment: str, fingerprint: str) -> str:
+    """16 hex digits of all that decides the run: settings, the data's content, the training code."""
+    parts = {"experiment": experiment, "settings": settings.identity(), "data": fingerprint, "code": code_hash()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run. `run` is run.json as it stands; the rest is read when asked for."""
+
+    folder: Path
+    run: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.run["settings"]
+
+    @property
+    def name(self) -> str:
+        """`<preset>/<experiment>/<row>-s<seed>`, the run's address in the book."""
+        return "/".join(self.folder.parts[-3:])
+
+    @property
+    def canonical(self) -> bool:
+        """Whether every setting is the preset's own."""
+        return not self.run["overrides"]
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return SKELETONS[self.run["network"]["joints"]]
+
+    def scores(self, tta: str = "flip") -> Scores:
+        return Scores.from_dict(self.run["metrics"][tta])
+
+    def history(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "history.csv")
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Of each validation person: joints (n, j, 2) and heat (n, j), by flip test; truth, head_size, row."""
+        with h5py.File(self.folder / "predictions.h5", "r") as file:
+            return {name: file[name][()] for name in file}
+
+    def model(self) -> SCANet | None:
+        """The trained network on the CPU, in evaluation mode; None where the weights are not on this machine."""
+        path = self.folder / "weights.safetensors"
+        return load_model(path) if path.exists() else None
+
+    def outdated(self, settings: Settings, fingerprint: str | None) -> str:
+        """Why the record is not what these settings would give now; empty if it is.
+
+        fingerprint: of the data at hand; None where there is none, and the record's own is believed.
+        """
+        if self.settings != settings.identity():
+            now = settings.identity()
+            names = sorted(k for k in now.keys() | self.settings.keys() if now.get(k) != self.settings.get(k))
+            return f"the preset has changed since ({', '.join(names)})"
+        if fingerprint is not None and self.run["data"]["fingerprint"] != fingerprint:
+            return f"it was made from other data (fingerprint {self.run['data']['fingerprint']}, now {fingerprint})"
+        if self.run["code"] != code_hash():
+            return f"it was made by older training code (commit {self.run['commit'][:12]})"
+        return ""
+
+
+def write(
+    folder: Path,
+    run: dict[str, Any],
+    history: Iterable[dict[str, float]],
+    model: SCANet,
+    predictions: Predictions,
+    columns: dict[str, np.ndarray],
+) -> Record:
+    """Write the record in one step: nobody sees a part of it. columns: further datasets of predictions.h5."""
+    with whole_folder(folder) as temporary:
+        (temporary / "run.json").write_text(json.dumps(run, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        pd.DataFrame(list(history)).to_csv(temporary / "history.csv", index=False)
+        with h5py.File(temporary / "predictions.h5", "w") as file:
+            tables = {"joints": predictions.joints, "heat": predictions.heat, **columns}
+            for name, values in tables.items():
+                small = values.astype(np.float32) if values.dtype.kind == "f" else values
+                file.create_dataset(name, data=small, compression="gzip", track_times=False)
+        save_model(model, temporary / "weights.safetensors")
+    return Record(folder, run)
+
+
+def load(folder: Path) -> Record | None:
+    """The record in `folder`; None if there is none. Raises UserError if it is broken."""
+    path = folder / "run.json"
+    if not path.exists():
+        return None
+    try:
+        return Record(folder, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} is no run record ({error}): delete its folder and run again") from error
+
+
+def records(preset: str, experiment: str = "ablation") -> list[Record]:
+    """The canonical records of a preset, in the order of Table 2 and of the seeds."""
+    folder = results_folder() / preset / experiment
+    found = [load(path.parent) for path in folder.glob("[!.]*/run.json")]
+    canonical = [record for record in found if record is not None and record.canonical]
+    order = list(ROWS)
+    return sorted(canonical, key=lambda r: (order.index(r.settings["module"]), r.settings["seed"]))
+
+
+def save_model(model: SCANet, path: Path) -> None:
+    """Weights as safetensors; the network's configuration is the file's metadata."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    network = asdict(model.config)
+    row = next(name for name, row in ROWS.items() if row == model.config.row)
+    save_file(tensors, path, metadata={"network": json.dumps(network | {"row": row})})
+
+
+def load_model(path: Path) -> SCANet:
+    """The network of a weights file, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: the file is missing or was not written by `save_model`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            network = json.loads(file.metadata()["network"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = SCANet(Network(**(network | {"row": ROWS[network["row"]]})))
+        model.load_state_dict(tensors)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} holds no weights of this package ({error}): train the run again") from error
+    return model.to(memory_format=torch.channels_last).eval()
+
+
+def provenance() -> dict[str, Any]:
+    """Commit and versions, for run.json."""
+    packages = ("scanet", "torch", "numpy", "h5py", "pillow")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"commit": commit(), "versions": {"python": platform.python_version(), **versions}}
+
+
+def commit() -> str:
+    """The checkout's commit, with "+changes" if files differ from it; "unknown" outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(home()), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", "scanet")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

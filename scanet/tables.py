@@ -1,0 +1,118 @@
+"""Tables of the paper beside ours: records in, data frames out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from scanet.config import ROWS, Network
+from scanet.files import UserError, home
+from scanet.model import count_parameters
+from scanet.pckh import CONVENTIONS
+from scanet.results import Record
+
+COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
+CONVENTION = "plain"  # Table 2's
+
+
+def paper() -> dict[str, Any]:
+    """experiments/paper.yaml: every number of the paper that a table or a page shows."""
+    return yaml.safe_load((home() / "experiments" / "paper.yaml").read_text(encoding="utf-8"))
+
+
+def paper_row(module: str) -> dict[str, float]:
+    """A row of Table 2 as printed; only its mean for SCA (§3.3.4), nothing for what has no number (soft)."""
+    printed = paper()
+    if module in printed["table2"]["rows"]:
+        return dict(zip(COLUMNS, printed["table2"]["rows"][module], strict=True))
+    return {"Mean": printed["means"][module]} if module in printed["means"] else {}
+
+
+def one_preset(records: Sequence[Record]) -> str:
+    """The preset of all records. Raises UserError if they have several: their numbers do not compare."""
+    presets = {record.settings["preset"] for record in records}
+    if len(presets) != 1:
+        raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")
+    return presets.pop()
+
+
+def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
+    """Two rows: the paper's on MPII, ours on the record's preset. Percent."""
+    module = record.settings["module"]
+    ours = record.scores(tta).row(CONVENTION)
+    rows = {"paper, MPII": paper_row(module), f"ours, {one_preset([record])}": ours}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis(record.run["title"])
+
+
+def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
+    """Table 2: for each row of it the paper's line and ours, the mean over the seeds. Percent.
+
+    Index: (method, source). Columns: the paper's, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for
+    MSFI itself less Baseline's) and "seeds". Raises UserError where records have several presets.
+    """
+    preset = one_preset(records)
+    ours = pd.DataFrame([{"module": r.settings["module"], **r.scores(tta).row(CONVENTION)} for r in records]).groupby(
+        "module"
+    )
+    means, seeds = ours.mean(), ours.size()
+    lines: dict[tuple[str, str], dict[str, float]] = {}
+    for module, row in ROWS.items():
+        if module in means.index or paper_row(module):
+            lines[row.title, "paper, MPII"] = paper_row(module)
+        if module in means.index:
+            lines[row.title, f"ours, {preset}"] = {**means.loc[module].to_dict(), "seeds": seeds[module]}
+    index = pd.MultiIndex.from_tuples(lines, names=["Method", "Source"])
+    frame = pd.DataFrame(list(lines.values()), index=index, columns=[*COLUMNS, "seeds"])
+    for source in frame.index.unique("Source"):
+        mean = frame.xs(source, level="Source")["Mean"]
+        for title in mean.index:
+            against = "Baseline" if title == "MSFI" else "MSFI"
+            if title != "Baseline" and against in mean.index:
+                frame.loc[(title, source), "Δ MSFI"] = mean[title] - mean[against]
+    return frame[[*COLUMNS, "Δ MSFI", "seeds"]]
+
+
+def conventions(record: Record, tta: str = "flip") -> pd.DataFrame:
+    """A record's PCKh in every convention: a mean can differ by a point with the convention alone. Percent."""
+    scores = record.scores(tta)
+    rows = {name: scores.row(name) for name in CONVENTIONS}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis("convention")
+
+
+def facts(record: Record) -> pd.Series:
+    """What a reader needs to know of a run, and to find it again."""
+    run, settings = record.run, record.settings
+    persons = record.scores().persons
+    return pd.Series(
+        {
+            "run": record.name,
+            "preset": settings["preset"],
+            "seed": settings["seed"],
+            "data": f"{run['data']['dataset']}, fingerprint {run['data']['fingerprint']}",
+            "persons": f"{run['data']['train']} for training, {run['data']['valid']} for validation, "
+            f"{persons} of them scored",
+            "network": f"{settings['stacks']} stacks, {settings['channels']} channels, "
+            f"{settings['input_size']} x {settings['input_size']} pixels, "
+            f"{run['network']['parameters']:,} parameters",
+            "recipe": f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
+            f"learning rate {settings['learning_rate']:g}",
+            "time": f"{run['seconds'] / 60:.1f} minutes of training, {run['images_per_second']:.0f} images/s",
+            "device": run["device"],
+            "peak memory": f"{run['peak_memory'] / 2**30:.2f} GiB",
+            "commit": run["commit"],
+            "torch": run["versions"]["torch"],
+            "key": run["key"],
+            "made": run["created"],
+        },
+        name="",
+    )
+
+
+def parameter_counts(joints: int = 16, stacks: Sequence[int] = (1, 2, 4, 8)) -> pd.DataFrame:
+    """Trainable parameters of every row, by the number of stacks, computed from the network itself."""
+    counts = {
+        row.title: [count_parameters(Network(row=row, joints=joints, stacks=n)) for n in stacks]
+        for row in ROWS.values()
+    }
+    return pd.DataFrame.from_dict(counts, orient="index", columns=list(stacks)).rename_axis("Method")
