@@ -25,6 +25,7 @@ from scanet.files import UserError, data_folder, home
 from scanet.inference import Example, Predictions, predict
 from scanet.model import SCANet, count_parameters
 from scanet.pckh import PCK, Scores, torso_size
+from scanet.predictions import read_predictions, read_truth
 from scanet.results import Record
 from scanet.skeleton import LSP, SKELETONS
 from scanet.train import train
@@ -44,7 +45,7 @@ def parameters(namespace: Mapping[str, Any]) -> Settings:
     """
     plain = (str, int, float, bool, list, dict, tuple, type(None))
     interactive = {"In", "Out"}
-    given = {
+    given: dict[str, Any] = {
         name: value
         for name, value in namespace.items()
         if isinstance(value, plain) and not name.startswith("_") and name not in interactive
@@ -93,8 +94,9 @@ def open_store(settings: Settings, *, progress: bool = True) -> Store:
     elif settings.data is None and not path.exists():
         if settings.dataset != "synthetic":
             raise UserError(
-                f"preset {settings.preset!r} needs photographs, and {path} does not exist: give the data set's folder, "
-                f"as in `-p data FOLDER`, or fill the store once with `scanet prepare {settings.dataset} FOLDER`"
+                f"preset {settings.preset!r} needs photographs, and {path} does not exist: "
+                f"give the data set's folder, as in `-p data FOLDER`, "
+                f"or fill the store once with `scanet prepare {settings.dataset} FOLDER`"
             )
         folder = _synthetic_folder(settings)
         if not folder.exists():
@@ -270,6 +272,14 @@ def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = 
     persons = Persons(store, rows, device)
     predictions = _predict(model.to(device), persons, record.settings["input_size"], tta, progress=progress)
     return scores(predictions, store, rows), f"{record.name} on {data.name}, {tta}, {describe(device)}"
+
+
+def evaluate_file(path: Path, truth: Path, key: str | None) -> Scores:
+    """Scores of anybody's prediction file against a truth file, both in their own pixels."""
+    known = read_truth(truth)
+    metric = PCK()
+    metric.update(read_predictions(path, key, len(known.joints)), known.joints, known.head_size)
+    return metric.compute()
 
 
 PICTURE = 256  # pixels of an example

@@ -1,19 +1,21 @@
 """Figures: data in, Axes out. Nothing here reads a file or knows a run."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from scanet.inference import Example
 from scanet.skeleton import Skeleton
 
 # Okabe and Ito's colours can be told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-STYLE = {
+STYLE: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
     "axes.spines.top": False,
@@ -46,7 +48,7 @@ def training_curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -
     for ax in axes:
         for epoch in drops:
             ax.axvline(epoch - 0.5, color=GREY, linewidth=1, linestyle=":")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return axes
 
 

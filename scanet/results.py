@@ -182,7 +182,8 @@ def load_model(path: Path) -> SCANet:
         model.load_state_dict(tensors)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} holds no weights of this package ({error}): train the run again") from error
-    return model.to(memory_format=torch.channels_last).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
 
 
 def provenance() -> dict[str, Any]:

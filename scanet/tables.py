@@ -9,7 +9,7 @@ import yaml
 from scanet.config import ROWS, Network
 from scanet.files import UserError, home
 from scanet.model import count_parameters
-from scanet.pckh import CONVENTIONS
+from scanet.pckh import CONVENTIONS, Scores
 from scanet.results import Record
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
@@ -73,9 +73,8 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     return frame[[*COLUMNS, "Δ MSFI", "seeds"]]
 
 
-def conventions(record: Record, tta: str = "flip") -> pd.DataFrame:
-    """A record's PCKh in every convention: a mean can differ by a point with the convention alone. Percent."""
-    scores = record.scores(tta)
+def conventions(scores: Scores) -> pd.DataFrame:
+    """PCKh in every convention: a mean can differ by a point with the convention alone. Percent."""
     rows = {name: scores.row(name) for name in CONVENTIONS}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis("convention")
 

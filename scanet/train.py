@@ -48,7 +48,7 @@ def build(settings: Settings, joints: int, device: torch.device) -> SCANet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = SCANet(settings.network(joints))
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @dataclass

@@ -37,7 +37,7 @@ class Augmentation:
 
 
 def draw_augmentation(n: int, settings: Settings, generator: torch.Generator) -> Augmentation:
-    """PN's augmentation for `n` samples (PROTOCOL section 3); each number does not depend on the batch size."""
+    """PN's augmentation for `n` samples (its opts and data code); each number does not depend on the batch size."""
     jitter = settings.scale_jitter
     normal = torch.randn(n, 2, generator=generator)
     uniform = torch.rand(n, 5, generator=generator)

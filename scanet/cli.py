@@ -1,0 +1,153 @@
+"""The `scanet` command. Heavy imports wait until a command needs them, so that `--help` answers at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scanet.config import PRESETS, ROWS, resolve
+from scanet.files import UserError
+
+app = typer.Typer(
+    help="Bi-directional Message Passing based SCANet for human pose estimation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+prepare_app = typer.Typer(help="Fill a store of person crops, which training reads.", no_args_is_help=True)
+app.add_typer(prepare_app, name="prepare")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+Resolution = Annotated[int, typer.Option(help="Stored pixels along a person's box: 1.25 x the network's input.")]
+Output = Annotated[Path | None, typer.Option(help="The store to fill. Default: data/<data set>-<resolution>.h5.")]
+
+
+def main() -> None:
+    """Run the command; a `UserError` is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        print(f"scanet: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def info(joints: Annotated[int, typer.Option(help="16 for MPII, 14 for LSP.")] = 16, as_json: AsJson = False) -> None:
+    """Trainable parameters of every row of Table 2, for 1, 2, 4 and 8 stacks.
+
+    Example: scanet info
+    """
+    from scanet import tables
+    from scanet.device import describe, pick_device
+
+    counts = tables.parameter_counts(joints)
+    if as_json:
+        print(
+            json.dumps({str(row): {str(n): int(c) for n, c in r.items()} for row, r in counts.iterrows()}, indent=2)
+        )
+        return
+    print(f"Device: {describe(pick_device())}\n\nParameters (millions) by the number of stacks")
+    print((counts / 1e6).to_string(float_format="{:.3f}".format))
+
+
+@prepare_app.command("mpii")
+def prepare_mpii(folder: Path, resolution: Resolution = 320, output: Output = None) -> None:
+    """FOLDER holds mpii_human_pose_v1_u12_1.mat, images/ and valid.h5 (the validation list, Newell's format).
+
+    Example: scanet prepare mpii ~/mpii
+    """
+    _prepare("mpii", folder, resolution, output)
+
+
+@prepare_app.command("lspet")
+def prepare_lspet(folder: Path, resolution: Resolution = 320, output: Output = None) -> None:
+    """FOLDER holds joints.mat and images/, of LSP Extended or of LSP.
+
+    Example: scanet prepare lspet ~/lspet --resolution 160
+    """
+    _prepare("lspet", folder, resolution, output)
+
+
+@prepare_app.command("synthetic")
+def prepare_synthetic(
+    preset: Annotated[str, typer.Option(help="tiny or quick: says how many persons.")] = "quick",
+) -> None:
+    """Draw the synthetic persons of a preset, write them in MPII's formats, and fill their store.
+
+    Example: scanet prepare synthetic
+    """
+    from scanet import experiment
+
+    settings = resolve(preset=preset)
+    if settings.dataset != "synthetic":
+        names = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
+        raise UserError(f"preset {preset!r} has no synthetic data: choose one of {', '.join(names)}")
+    store = experiment.open_store(settings)
+    print(f"{len(store)} persons in {store.path}")
+
+
+def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -> None:
+    from scanet import experiment
+    from scanet.files import data_folder
+
+    path = output or data_folder() / f"{dataset}-{resolution}.h5"
+    report = experiment.prepare(dataset, folder, path, resolution)
+    again = f" ({report.resumed} of them from before)" if report.resumed else ""
+    print(f"{report.stored} persons in {path}{again}, {len(report.skipped)} photographs skipped")
+
+
+@app.command()
+def train(
+    module: Annotated[str, typer.Argument(help=f"A row of Table 2: {', '.join(ROWS)}.")] = "SSA",
+    preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
+    seed: int = 0,
+    data: Annotated[str | None, typer.Option(help="The data set's folder, or a store.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
+) -> None:
+    """Train and evaluate a row, or show the record of a run that is finished, as `ablation.ipynb` does.
+
+    Example: scanet train SSA --preset quick
+    """
+    from scanet import experiment, tables
+
+    settings = resolve(module=module, preset=preset, seed=seed, data=data, epochs=epochs)
+    run = experiment.run_or_load(settings)
+    print(run)
+    print(tables.ablation_row(run.record).to_string(float_format="{:.2f}".format, na_rep=""))
+
+
+@app.command()
+def evaluate(
+    what: Annotated[Path, typer.Argument(help="A run's folder, or anybody's prediction file (.h5, .mat).")],
+    truth: Annotated[Path | None, typer.Option(help="For a prediction file: Newell .h5 or toolkit .mat.")] = None,
+    data: Annotated[Path | None, typer.Option(help="For a run: another store to evaluate it on.")] = None,
+    key: Annotated[str | None, typer.Option(help="The variable in the prediction file, if not `preds`.")] = None,
+    tta: Annotated[str, typer.Option(help="none or flip.")] = "flip",
+    as_json: AsJson = False,
+) -> None:
+    """PCKh@0.5 of a finished run or of a prediction file, in every convention.
+
+    Example: scanet evaluate predictions.h5 --truth valid.h5
+    """
+    from scanet import experiment, tables
+
+    if what.is_dir():
+        settings = resolve(tta=tta)
+        scores, about = experiment.evaluate(what, data, settings.tta, progress=not as_json)
+    elif truth is None:
+        raise UserError(f"{what} is no folder of a run: for a prediction file, give --truth FILE as well")
+    else:
+        scores, about = experiment.evaluate_file(what, truth, key), f"{what.name} against {truth.name}"
+    if as_json:
+        print(json.dumps({"what": about, **scores.as_dict()}))
+        return
+    print(f"{about}: PCKh@{scores.threshold:g} of {scores.persons} persons, {scores.skipped} without a head skipped")
+    print(tables.conventions(scores).to_string(float_format="{:.3f}".format))
+    print(f"AUC 0 to 0.5: {scores.auc:.3f} (mean of 51 thresholds), {scores.auc_integrated:.3f} (official toolkit)")
+
+
+if __name__ == "__main__":
+    main()
