@@ -6,9 +6,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from scanet.inference import Example
 from scanet.skeleton import Skeleton
@@ -28,8 +31,10 @@ STYLE: dict[str, Any] = {
 
 
 def use_style() -> None:
-    """One visual language for all pages."""
+    """One visual language for all pages; vector graphics in notebooks."""
     plt.rcParams.update(STYLE)
+    if get_ipython() is not None:
+        set_matplotlib_formats("svg")
 
 
 def training_curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -40,9 +45,9 @@ def training_curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")[1]
     scores, losses = axes
-    scores.plot(history["epoch"], history["pckh"], color=BLUE, marker="o", markersize=3)
+    sns.lineplot(history, x="epoch", y="pckh", color=BLUE, marker="o", ax=scores)
     scores.set(xlabel="epoch", ylabel="validation PCKh@0.5, plain mean (%)", ylim=(0, None))
-    losses.plot(history["epoch"], history["loss"], color=ORANGE, marker="o", markersize=3)
+    sns.lineplot(history, x="epoch", y="loss", color=ORANGE, marker="o", ax=losses)
     losses.set(xlabel="epoch", ylabel="training loss", yscale="log")
     drops = history["epoch"][history["learning_rate"].diff() < 0]
     for ax in axes:

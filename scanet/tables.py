@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from pandas.io.formats.style import Styler
 
 from scanet.config import ROWS, Network
 from scanet.files import UserError, home
@@ -115,3 +116,10 @@ def parameter_counts(joints: int = 16, stacks: Sequence[int] = (1, 2, 4, 8)) -> 
         for row in ROWS.values()
     }
     return pd.DataFrame.from_dict(counts, orient="index", columns=list(stacks)).rename_axis("Method")
+
+
+def show(table: pd.DataFrame | pd.Series) -> Styler:
+    """The table as a page shows it: two decimals, nothing for what is missing."""
+    frame = table.to_frame() if isinstance(table, pd.Series) else table
+    style = frame.style.format(precision=2, na_rep="").set_table_attributes('class="dataframe"')
+    return style.hide(axis="columns") if isinstance(table, pd.Series) else style

@@ -30,7 +30,7 @@ UPPER_ARM, FOREARM, HAND, THIGH, SHIN, FOOT = 0.165, 0.15, 0.055, 0.235, 0.235, 
 #: Spine, neck, upper arm, forearm, thigh, shin, and half the widths of shoulders and hips.
 _LENGTHS = np.array([0.29, 0.06, UPPER_ARM, FOREARM, THIGH, SHIN, 0.115, 0.058])
 #: Half-lengths of the ellipsoids to the side, upward and to the front.
-HEAD = np.array([0.066, 0.085, 0.075])
+HEAD = np.array([0.071, 0.091, 0.08])
 CHEST = np.array([0.125, 0.135, 0.085])
 BELLY = np.array([0.1, 0.15, 0.075])
 TEXEL = 0.0125  # one cell of a texture
@@ -54,16 +54,16 @@ _LIMB_RADII = np.array([limb[2:4] for limb in _LIMBS])
 
 #: How often, then the ranges in degrees of: raised to the front, raised to the side, turned inward, bent.
 _ARM_POSES = (
-    (0.32, (-30, 40), (4, 35), (-40, 70), (5, 100)),  # hanging
-    (0.24, (-25, 35), (70, 170), (-60, 90), (0, 125)),  # raised to the side
+    (0.36, (-30, 40), (4, 35), (-40, 70), (5, 100)),  # hanging
+    (0.26, (-25, 35), (70, 170), (-60, 90), (0, 125)),  # raised to the side
     (0.24, (50, 170), (-10, 40), (-30, 60), (0, 90)),  # reaching to the front or up
-    (0.20, (-60, 150), (0, 120), (-80, 90), (0, 140)),  # anything
+    (0.14, (-60, 150), (0, 120), (-60, 80), (0, 130)),  # anything
 )
 _LEG_POSES = (
-    (0.32, (-10, 15), (0, 14), (-20, 20), (0, 15)),  # standing
+    (0.38, (-10, 15), (0, 14), (-20, 20), (0, 15)),  # standing
     (0.30, (-35, 60), (0, 18), (-20, 20), (0, 85)),  # walking, running
     (0.18, (60, 105), (0, 32), (-20, 20), (40, 110)),  # sitting, crouching
-    (0.20, (-40, 110), (0, 60), (-40, 40), (0, 120)),  # kicking, jumping
+    (0.14, (-40, 110), (0, 60), (-40, 40), (0, 120)),  # kicking, jumping
 )
 
 #: What `clutter` adds, in this order: 0 none, 1 all of it. So more clutter keeps what was there.
@@ -187,9 +187,9 @@ def _facing(rng: np.random.Generator) -> np.ndarray:
     """The person's rotation before the camera (3, 3): mostly upright and roughly facing it, now and then lying or
     upside down.
     """
-    yaw = rng.normal(0, 25) if rng.random() < 0.62 else rng.uniform(-180, 180)
-    roll = rng.normal(0, 14)
-    if rng.random() < 0.07:
+    yaw = rng.normal(0, 25) if rng.random() < 0.68 else rng.uniform(-180, 180)
+    roll = rng.normal(0, 11)
+    if rng.random() < 0.05:
         roll += rng.choice([-90, 90, 180])
     return _rotation(z=roll) @ _rotation(x=rng.normal(4, 10)) @ _rotation(y=yaw)
 
@@ -198,7 +198,7 @@ def _pose(rng: np.random.Generator) -> _Body:
     """A random person in a random pose."""
     # Both sides share their lengths.
     spine, neck, upper_arm, forearm, thigh, shin, shoulder, hip = _LENGTHS * np.exp(rng.normal(0, 0.06, 8))
-    bend = rng.uniform(35, 95) if rng.random() < 0.18 else rng.normal(5, 9)
+    bend = rng.uniform(35, 95) if rng.random() < 0.14 else rng.normal(5, 9)
     chest = _rotation(x=bend) @ _rotation(y=rng.normal(0, 14), z=rng.normal(0, 9))
     head = chest @ _rotation(x=rng.normal(-0.35 * bend, 12), y=rng.normal(0, 22), z=rng.normal(0, 10))
 
@@ -486,11 +486,11 @@ def _annotation(
 ) -> PersonRecord:
     """What MPII's annotators would note of joints (16, 2) at depths (16,); painted: (H, W) depths in the image.
 
-    MPII's scale is the head size / 25; here it grows where the adjusted box would otherwise not hold the person.
+    As in MPII the scale follows from the head size; it grows where the adjusted box would not hold the person.
     """
     box = (*(head.center - head.reach).tolist(), *(head.center + head.reach).tolist())
     low, high = joints.min(0), joints.max(0)
-    scale = max(0.6 * 2 * math.hypot(*head.reach) / 25, float((high - low).max()) / 200 * 1.02)
+    scale = max(0.6 * 2 * math.hypot(*head.reach) / 27, float((high - low).max()) / 200 * 1.02)
     x, y = ((low + high) / 2 + 200 * scale * np.clip(rng.normal(0, 0.035, 2), -0.08, 0.08)).tolist()
 
     last = np.array(painted.shape[::-1]) - 1

@@ -1,0 +1,83 @@
+# The whole report of one preset: every row's notebook, the tables, the book.
+#
+#     snakemake --cores 2 --config preset=quick -- book
+#
+# A notebook trains or loads as its record says; to Snakemake a run is its executed page in the book.
+import re
+
+import nbformat
+from scanet.config import EPHEMERAL, PRESETS, ROWS
+
+preset = config.get("preset", "quick")
+seeds = range(int(config.get("seeds", 1)))
+if preset not in PRESETS:
+    raise WorkflowError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
+
+PAGES = expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=ROWS, seed=seeds)
+CODE = [*glob_wildcards("scanet/{module}.py")[0]]
+SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]
+
+
+wildcard_constraints:
+    preset="[a-z-]+",
+    seed=r"\d+",
+
+
+localrules:
+    book,
+
+
+rule book:
+    input:
+        PAGES,
+        f"book/runs/{preset}/table2.ipynb",
+    shell:
+        "jupyter-book build book/ --all -W -n --keep-going --quiet"
+
+
+def publish(executed, page, title):
+    """A page of its own title, for pages that are made from one template."""
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.cells[0].source = re.sub("^# .*", f"# {title}", notebook.cells[0].source)
+    nbformat.write(notebook, page)
+
+
+rule data:
+    output:
+        touch("data/.{preset}-ready"),
+    shell:
+        "scanet prepare synthetic --preset {wildcards.preset}"
+
+
+rule run:
+    input:
+        notebook="experiments/ablation.ipynb",
+        sources=SOURCES,
+        data=lambda w: f"data/.{w.preset}-ready" if w.preset in EPHEMERAL else [],
+    output:
+        "book/runs/{preset}/{row}-s{seed}.ipynb",
+    log:
+        notebook="book/_build/logs/{preset}/{row}-s{seed}.ipynb",  # what is left of a run that failed
+    resources:
+        gpu=1,
+    run:
+        shell(
+            "papermill {input.notebook} {log.notebook} --no-progress-bar"
+            " -p module {wildcards.row} -p preset {wildcards.preset} -p seed {wildcards.seed} < /dev/null"
+        )
+        title = f"{ROWS[wildcards.row].title} on {wildcards.preset}, seed {wildcards.seed}"
+        publish(log.notebook, output[0], title)
+
+
+rule table2:
+    input:
+        notebook="experiments/table2.ipynb",
+        sources=SOURCES,
+        pages=lambda w: PAGES if w.preset == preset else [],
+    output:
+        "book/runs/{preset}/table2.ipynb",
+    log:
+        notebook="book/_build/logs/{preset}/table2.ipynb",
+    run:
+        shell("papermill {input.notebook} {log.notebook} --no-progress-bar -p preset {wildcards.preset} < /dev/null")
+        publish(log.notebook, output[0], f"Table 2 on {wildcards.preset}")
