@@ -20,10 +20,9 @@ from PIL import Image
 from scipy.io import savemat
 from tqdm import tqdm
 
+from scanet.data.mpii import MAT_NAME
 from scanet.files import UserError, whole_folder
 from scanet.skeleton import MPII
-
-MAT_NAME = "mpii_human_pose_v1_u12_1.mat"
 
 # Fractions of the standing height.
 UPPER_ARM, FOREARM, HAND, THIGH, SHIN, FOOT = 0.165, 0.15, 0.055, 0.235, 0.235, 0.1
@@ -68,9 +67,8 @@ _LEG_POSES = (
 
 #: What `clutter` adds, in this order: 0 none, 1 all of it. So more clutter keeps what was there.
 _DISTRACTORS = (
-    "limb behind", "limb behind", "limb behind", "person", "limb behind", "limb in front", "limb behind",
-    "limb behind", "limb behind", "limb behind", "person", "limb behind", "limb in front", "limb behind",
-    "limb behind", "limb behind", "person", "limb in front",
+    "limb behind", "limb behind", "person", "limb behind", "limb in front", "limb behind", "limb behind",
+    "limb behind", "person", "limb behind", "limb in front", "limb behind", "person", "limb in front",
 )  # fmt: skip
 
 
@@ -188,7 +186,7 @@ def _facing(rng: np.random.Generator) -> np.ndarray:
     upside down.
     """
     yaw = rng.normal(0, 25) if rng.random() < 0.68 else rng.uniform(-180, 180)
-    roll = rng.normal(0, 11)
+    roll = rng.normal(0, 12)
     if rng.random() < 0.05:
         roll += rng.choice([-90, 90, 180])
     return _rotation(z=roll) @ _rotation(x=rng.normal(4, 10)) @ _rotation(y=yaw)
@@ -220,7 +218,7 @@ def _pose(rng: np.random.Generator) -> _Body:
     turn = _facing(rng)
     points = np.stack([at[name] for name in _POINTS]) @ turn.T
     points -= (points.min(0) + points.max(0)) / 2
-    return _Body(points, turn @ head, turn @ chest, turn, rng.uniform(0.88, 1.2), _clothes(rng))
+    return _Body(points, turn @ head, turn @ chest, turn, rng.uniform(0.95, 1.3), _clothes(rng))
 
 
 # Textures --------------------------------------------------------------------------------------------------------
@@ -398,11 +396,11 @@ def _project(body: _Body, part_scale: float) -> tuple[np.ndarray, np.ndarray]:
 def _distractor_limb(
     rng: np.random.Generator, around: np.ndarray, size: float, clothes: dict[str, np.ndarray]
 ) -> list[_Part]:
-    """Two capsules joined like an arm or a leg, from `around` (2,) on, half the time in the annotated person's
+    """Two capsules joined like an arm or a leg, from `around` (2,) on, at times in the annotated person's
     clothes. size: pixels per standing height.
     """
     leg = rng.random() < 0.5
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         upper, lower = (clothes["thigh"], clothes["shin"]) if leg else (clothes["sleeve"], clothes["forearm"])
     else:
         upper = lower = _texture(rng)
@@ -429,7 +427,7 @@ def _clutter(
     for kind in _DISTRACTORS[: round(clutter * len(_DISTRACTORS))]:
         if kind == "person":
             other, smaller = _pose(rng), size * rng.uniform(0.6, 0.85)
-            aside = np.array([rng.choice([-1, 1]) * rng.uniform(0.35, 0.7), rng.uniform(-0.2, 0.2)])
+            aside = np.array([rng.choice([-1, 1]) * rng.uniform(0.4, 0.8), rng.uniform(-0.2, 0.2)])
             xy, magnification = _project(other, part_scale)
             before += _parts(other, middle + size * aside + smaller * xy, smaller * magnification)
         elif kind == "limb behind":
@@ -491,7 +489,7 @@ def _annotation(
     box = (*(head.center - head.reach).tolist(), *(head.center + head.reach).tolist())
     low, high = joints.min(0), joints.max(0)
     scale = max(0.6 * 2 * math.hypot(*head.reach) / 27, float((high - low).max()) / 200 * 1.02)
-    x, y = ((low + high) / 2 + 200 * scale * np.clip(rng.normal(0, 0.035, 2), -0.08, 0.08)).tolist()
+    x, y = ((low + high) / 2 + 200 * scale * np.clip(rng.normal(0, 0.05, 2), -0.1, 0.1)).tolist()
 
     last = np.array(painted.shape[::-1]) - 1
     pixel = np.rint(joints).astype(int)
