@@ -1,0 +1,128 @@
+"""Files and folders appear whole or not at all."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from scanet import files
+from scanet.files import UserError, home, whole_file, whole_folder, write_json
+
+Whole = Callable[[Path], AbstractContextManager[Path]]
+
+
+class Interrupted(BaseException):
+    """As a keyboard interrupt: no `Exception`."""
+
+
+def put(path: Path, text: str, *, folder: bool) -> None:
+    if folder:
+        path.mkdir(exist_ok=True)
+        (path / "content").write_text(text)
+    else:
+        path.write_text(text)
+
+
+def content(path: Path, *, folder: bool) -> str:
+    return (path / "content" if folder else path).read_text()
+
+
+@pytest.mark.parametrize(("whole", "folder"), [(whole_file, False), (whole_folder, True)], ids=["file", "folder"])
+class TestWhole:
+    def test_new(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
+        path = tmp_path / "deep" / "er" / "thing"
+        with whole(path) as temporary:
+            put(temporary, "new", folder=folder)
+            assert not path.exists()
+            assert temporary.parent == path.parent  # the same file system, so that the rename is one step
+        assert content(path, folder=folder) == "new"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_replaced(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
+        path = tmp_path / "thing"
+        put(path, "old", folder=folder)
+        if folder:
+            (path / "of the old one").touch()
+        with whole(path) as temporary:
+            put(temporary, "new", folder=folder)
+            assert content(path, folder=folder) == "old"
+        assert content(path, folder=folder) == "new"
+        assert list(tmp_path.iterdir()) == [path]
+        if folder:
+            assert [p.name for p in path.iterdir()] == ["content"]
+
+    @pytest.mark.parametrize("exists", [False, True])
+    @pytest.mark.parametrize("error", [ValueError, Interrupted])
+    def test_an_error_leaves_what_was_there(
+        self, whole: Whole, folder: bool, error: type[BaseException], exists: bool, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "thing"
+        if exists:
+            put(path, "old", folder=folder)
+
+        def write_and_fail() -> None:
+            with whole(path) as temporary:
+                put(temporary, "a part of the n", folder=folder)
+                raise error
+
+        with pytest.raises(error):
+            write_and_fail()
+        assert list(tmp_path.iterdir()) == ([path] if exists else [])
+        if exists:
+            assert content(path, folder=folder) == "old"
+
+    def test_what_a_killed_process_left_is_in_nobody_s_way(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
+        path = tmp_path / "thing"
+        put(tmp_path / f".thing.{os.getpid()}.tmp", "left behind", folder=folder)
+        if folder:
+            (tmp_path / f".thing.{os.getpid()}.tmp" / "more").touch()
+        with whole(path) as temporary:
+            put(temporary, "new", folder=folder)
+        assert list(tmp_path.iterdir()) == [path]
+        if folder:
+            assert [p.name for p in path.iterdir()] == ["content"]
+
+    def test_other_things_of_the_folder_stay(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
+        put(tmp_path / "other", "untouched", folder=folder)
+        with whole(tmp_path / "thing") as temporary:
+            put(temporary, "new", folder=folder)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "thing"]
+        assert content(tmp_path / "other", folder=folder) == "untouched"
+
+
+def test_json_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": [1, 2.5, None]})
+    assert json.loads(path.read_text()) == {"b": [1, 2.5, None]}
+    for bad in ({"b": math.nan}, {"b": object()}):  # neither is JSON
+        with pytest.raises((ValueError, TypeError)):
+            write_json(path, bad)
+        assert json.loads(path.read_text()) == {"b": [1, 2.5, None]}
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_home_is_the_variable_s_else_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANET_HOME", str(tmp_path / "x" / ".." / "y"))
+    assert home() == (tmp_path / "y").resolve()
+    assert files.results_folder() == home() / "experiments" / "results"
+    assert files.data_folder() == home() / "data"
+    monkeypatch.delenv("SCANET_HOME")
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "installed" / "scanet" / "files.py"))
+    project, below = tmp_path / "project", tmp_path / "project" / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert home() == below  # nothing looks like a project
+    (project / "experiments").mkdir()
+    (project / "pyproject.toml").touch()
+    assert home() == project
+    (tmp_path / "installed" / "experiments").mkdir(parents=True)
+    (tmp_path / "installed" / "pyproject.toml").touch()
+    assert home() == tmp_path / "installed"
+
+
+def test_a_notebook_shows_the_sentence_of_a_user_error() -> None:
+    assert UserError("give more")._render_traceback_() == ["UserError: give more"]

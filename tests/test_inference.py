@@ -1,0 +1,173 @@
+"""From heat maps to the photograph: an oracle that puts out true targets must be read back, mirrored or not."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from scanet.config import ROWS, Network, Tta
+from scanet.data.heatmaps import draw_targets, mirror
+from scanet.data.loader import Persons
+from scanet.data.person import Person
+from scanet.data.store import Store, fill
+from scanet.inference import predict, predict_heatmaps
+from scanet.model import SCANet, gumbel_difference
+from scanet.skeleton import MPII
+
+SIZE, CELLS, SIGMA = 64, 16, 1.75
+CPU = torch.device("cpu")
+#: Centre and scale of five persons: small ones are stored as they are, large ones at fewer pixels.
+CENTERS = [(150.3, 140.0), (149.5, 160.25), (170.0, 151.7), (148.9, 150.1), (140.0, 155.0)]
+PERSONS = list(zip(CENTERS, [0.3, 0.4, 0.55, 0.9, 1.2], strict=True))
+
+
+def positions() -> Tensor:
+    """True joints of each person, in cells, away from the border."""
+    return 1.5 + (CELLS - 3) * torch.rand(len(PERSONS), 16, 2, generator=torch.Generator().manual_seed(0))
+
+
+def in_photograph(cells: np.ndarray, center: tuple[float, float], scale: float) -> np.ndarray:
+    """By hand: the 16 cells span the person's box of 200 * scale pixels around the centre."""
+    return np.asarray(center) + (cells / CELLS - 0.5) * 200 * scale
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Each person's photograph tells its number by its red, and its right side, seen from the centre, by its blue."""
+    folder = tmp_path_factory.mktemp("inference")
+    persons = []
+    for number, ((center, scale), cells) in enumerate(zip(PERSONS, positions().double().numpy(), strict=True)):
+        pixels = np.zeros((300, 310, 3), np.uint8)
+        pixels[..., 0] = 40 * (number + 1)
+        pixels[:, round(center[0]) :, 2] = 200
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        joints = in_photograph(cells, center, scale)
+        persons.append(Person(f"{number}.png", 0, "valid", center, scale, joints, np.ones(16, bool), 20.0))
+    fill(folder / "store.h5", persons, folder, dataset="d", resolution=SIZE * 5 // 4, progress=False)
+    filled = Store(folder / "store.h5")
+    assert filled.zoom.min() < 1 == filled.zoom.max()  # both kinds are among them
+    return filled
+
+
+class Oracle(SCANet):
+    """Puts out the targets of the person that it sees, mirrored if the person is. The first stack knows nothing."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.config = Network(row=ROWS["Baseline"], joints=16, stacks=2)
+        self.seen: list[tuple[int, bool]] = []
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        assert noise is None
+        assert not self.training
+        number = ((images[:, 0, 28:36].mean(dim=(1, 2)) + 0.5) * 255 / 40).round().long() - 1
+        left, right = images[:, 2, 20:44, 20:28].mean(dim=(1, 2)), images[:, 2, 20:44, 36:44].mean(dim=(1, 2))
+        mirrored = left > right
+        self.seen += zip(number.tolist(), mirrored.tolist(), strict=True)
+        cells = positions()[number]
+        swapped = torch.stack([CELLS - cells[..., 0], cells[..., 1]], dim=-1)[:, list(MPII.flip)]
+        targets = draw_targets(torch.where(mirrored[:, None, None], swapped, cells), CELLS, SIGMA, "subpixel")
+        return torch.stack([torch.rand_like(targets), targets], dim=1), []
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_an_oracle_s_joints_are_read_back(store: Store, tta: Tta) -> None:
+    """Through store, crop, decoding and back, within the quarter cell that decoding leaves on each axis."""
+    oracle = Oracle()
+    found = predict(oracle, Persons(store, np.arange(5), CPU), size=SIZE, tta=tta, batch_size=3)
+    assert found.joints.dtype == np.float64
+    cell = np.array([200 * scale / CELLS for _, scale in PERSONS])
+    error = (found.joints - store.joints) / cell[:, None, None]
+    assert np.abs(error).max() < 0.25 + 1e-3
+    assert np.abs(error.mean(axis=(0, 1))).max() < 0.06  # 80 joints, each +-1/8 on average
+    off = (positions().floor() + 0.5 - positions()).square().sum(-1)
+    np.testing.assert_allclose(found.heat, torch.exp(-off / (2 * SIGMA**2)).numpy(), atol=1e-4)
+    plain = [(i, False) for i in range(5)]
+    turned = [(i, True) for i in range(5)]
+    expected = plain if tta == "none" else plain[:3] + turned[:3] + plain[3:] + turned[3:]
+    assert oracle.seen == expected
+
+
+def test_flip_test_of_an_oracle_changes_nothing(store: Store) -> None:
+    persons = Persons(store, np.arange(5), CPU)
+    plain, flipped = (predict(Oracle(), persons, size=SIZE, tta=tta) for tta in ("none", "flip"))
+    np.testing.assert_allclose(flipped.joints, plain.joints, atol=1e-3)
+    np.testing.assert_allclose(flipped.heat, plain.heat, atol=1e-5)
+
+
+def test_persons_come_in_their_order_whatever_the_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = predict(Oracle(), Persons(store, np.arange(5), CPU), size=SIZE, tta="flip")
+    done: list[int] = []
+    parts = predict(
+        Oracle(), Persons(store, np.arange(5), CPU), size=SIZE, tta="flip", batch_size=2, on_batch=done.append
+    )
+    assert done == [2, 2, 1]
+    assert np.array_equal(parts.joints, whole.joints)
+    for share in (0.4, 0.0):  # decoded once into memory, or read batch by batch
+        monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", share)
+        some = predict(Oracle(), Persons(store, np.array([3, 1, 4]), CPU), size=SIZE, tta="flip", batch_size=2)
+        assert np.array_equal(some.joints, whole.joints[[3, 1, 4]])
+        assert np.array_equal(some.heat, whole.heat[[3, 1, 4]])
+
+
+# ---- test-time augmentation ----
+
+
+class Pooled(Oracle):
+    """Heat maps are the image's channels at a quarter of the size, mixed by a weight for each joint."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        assert noise is None
+        pooled = nn.functional.avg_pool2d(images, 4)
+        return torch.einsum("jc,bchw->bjhw", self.weights, pooled)[:, None], []
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) - 0.5
+
+
+@torch.no_grad()
+def test_flip_test_leaves_an_equivariant_model_alone(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that treats left and right alike puts out the mirror image for the mirrored image."""
+    monkeypatch.setattr("scanet.device.fast_bf16", lambda _: False)
+    weights = torch.randn(16, 3, generator=torch.Generator().manual_seed(2))
+    symmetric = Pooled(weights + weights[list(MPII.flip)])
+    plain, flipped = (predict_heatmaps(symmetric, images, tta) for tta in ("none", "flip"))
+    torch.testing.assert_close(flipped, plain)
+    one_sided = Pooled(weights)
+    expected = predict_heatmaps(Pooled((weights + weights[list(MPII.flip)]) / 2), images, "none")
+    torch.testing.assert_close(predict_heatmaps(one_sided, images, "flip"), expected)
+    assert not torch.allclose(predict_heatmaps(one_sided, images, "none"), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("row", ["Baseline", "ALL"])
+def test_flip_test_treats_both_sides_alike(row: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With any weights: the mirrored image's heat maps are the image's, mirrored, and the mean of both passes."""
+    monkeypatch.setattr("scanet.device.fast_bf16", lambda _: False)
+    torch.manual_seed(3)
+    model = SCANet(Network(row=ROWS[row], joints=16, stacks=2, channels=16)).eval()
+    one, other = (predict_heatmaps(model, x, "flip") for x in (images, images.flip(-1)))
+    torch.testing.assert_close(mirror(other, MPII.flip), one)
+    passes = [model(x)[0][:, -1] for x in (images, images.flip(-1))]
+    torch.testing.assert_close(one, (passes[0] + mirror(passes[1], MPII.flip)) / 2)
+    assert not torch.allclose(one, passes[0], atol=1e-4)
+
+
+@torch.no_grad()
+def test_testing_is_noise_free_and_reads_the_last_stack(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanet.device.fast_bf16", lambda _: False)
+    torch.manual_seed(4)
+    model = SCANet(Network(row=ROWS["SSA"], joints=16, stacks=2, channels=16)).eval()
+    heatmaps, outs = model(images)
+    for out in outs:  # tau = 1 and no noise: the map is Eq. (5)'s
+        torch.testing.assert_close(out["attention"], out["probability"], rtol=0, atol=2e-6)
+    torch.testing.assert_close(predict_heatmaps(model, images, "none"), heatmaps[:, 1])
+    noise = gumbel_difference((2, 2, CELLS, CELLS), torch.Generator().manual_seed(5))
+    assert not torch.allclose(model(images, noise)[0], heatmaps, atol=1e-4)

@@ -1,0 +1,380 @@
+"""Training on a few persons: it learns, it can be killed, and its batches show what their targets say."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import scanet.train
+from scanet.config import Settings, resolve
+from scanet.data.heatmaps import draw_targets
+from scanet.data.loader import Batch, Persons, free_memory
+from scanet.data.person import Person
+from scanet.data.store import Store, fill
+from scanet.data.transforms import Augmentation, draw_augmentation
+from scanet.files import UserError
+from scanet.model import SCANet
+from scanet.skeleton import MPII
+from scanet.train import Epoch, epoch_seed, learning_rate, train
+
+CPU = torch.device("cpu")
+TRAINING, HELD_OUT = 8, 3
+RIGHT, LEFT = MPII.index("r-wrist", "l-wrist")
+
+
+def blob(shape: tuple[int, int], x: float, y: float, sigma: float) -> np.ndarray:
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Persons of a box of 100 pixels on a dark ground: a red blob at the right wrist and a green one at the left."""
+    folder = tmp_path_factory.mktemp("train")
+    random = np.random.default_rng(0)
+    persons = []
+    for number in range(TRAINING + HELD_OUT):
+        center = 100 + random.uniform(-5, 5, 2)
+        joints = center + random.uniform(-15, 15, (16, 2))
+        pixels = np.full((200, 210, 3), 40.0)
+        for joint, channel in ((RIGHT, 0), (LEFT, 1)):
+            side = -1 if channel == 0 else 1
+            joints[joint] = center + np.array([side * random.uniform(8, 17), random.uniform(-14, 14)])
+            bell = blob((200, 210), *joints[joint], sigma=4.0)[..., None]
+            pixels = pixels * (1 - bell) + 250 * bell * np.eye(3)[channel]
+        Image.fromarray(pixels.round().astype(np.uint8)).save(folder / f"{number}.png")
+        split = "train" if number < TRAINING else "valid"
+        place = (float(center[0]), float(center[1]))
+        persons.append(Person(f"{number}.png", 0, split, place, 0.5, joints, np.ones(16, bool), 15.0))
+    fill(folder / "store.h5", persons, folder, dataset="d", resolution=80, progress=False)
+    return Store(folder / "store.h5")
+
+
+def tiny(module: str = "Baseline", **changes: Any) -> Settings:
+    return resolve(**{"module": module, "preset": "tiny", "batch_size": 4, "epochs": 3, **changes})
+
+
+def run(settings: Settings, store: Store, folder: Path) -> tuple[SCANet, list[Epoch]]:
+    return train(settings, store, folder / "checkpoint.safetensors", CPU, progress=False)
+
+
+def same_weights(one: SCANet, other: SCANet) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def timeless(history: list[Epoch]) -> list[Epoch]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in history]
+
+
+# ---- learning ----
+
+
+def test_loss_falls_below_that_of_knowing_nothing(store: Store, tmp_path: Path) -> None:
+    """Eight persons over and over: below half of the first epoch's loss, and below two thirds of empty maps'."""
+    plain = {"scale_jitter": 0, "rotation_probability": 0, "colour_jitter": 0}
+    settings = tiny("SSA", epochs=20, channels=32, sigma=1.75, **plain)
+    _, history = run(settings, store, tmp_path)
+    assert [row["epoch"] for row in history] == list(range(1, 21))
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+    people = Persons(store, store.indices("train"), CPU)
+    still = draw_augmentation(TRAINING, settings, torch.Generator().manual_seed(0))
+    empty = [b.heatmaps.square().mean() for b in people.training_batches(settings, torch.arange(TRAINING), still)]
+    assert history[-1]["loss"] < torch.stack(empty).mean().item() * 2 / 3
+
+
+def test_history_tells_what_happened(store: Store, tmp_path: Path) -> None:
+    settings = tiny(epochs=6, batch_size=3)
+    model, history = run(settings, store, tmp_path)
+    assert [row["learning_rate"] for row in history] == [learning_rate(e, 6, 2.5e-3) for e in range(1, 7)]
+    for row in history:
+        assert row.keys() == {"epoch", "learning_rate", "loss", "seconds", "images_per_second", "pckh"}
+        assert row["images_per_second"] * row["seconds"] == pytest.approx(6)  # two batches of three, two left over
+        assert 0 <= row["pckh"] <= 100
+    held_out = Persons(store, store.indices("valid"), CPU)
+    assert scanet.train.validate(model, held_out, settings) == history[-1]["pckh"]
+
+
+# ---- the same run again ----
+
+
+@pytest.mark.parametrize("module", ["Baseline", "SSA"])
+def test_killed_and_resumed_run_is_the_uninterrupted_one(
+    module: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit of weights and optimizer; a run that is complete is left as it is."""
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, history = run(tiny(module), store, tmp_path / "whole")
+
+    validate, calls = scanet.train.validate, []
+
+    def killed(*arguments: Any) -> float:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    monkeypatch.setattr(scanet.train, "validate", killed)
+    torch.manual_seed(7)  # nothing may depend on the global generator
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(module), store, tmp_path / "killed")
+    torch.manual_seed(8)
+    resumed, again = run(tiny(module), store, tmp_path / "killed")
+    assert len(calls) == 4  # epochs 1, 2 (killed), 2, 3
+    assert same_weights(whole, resumed)
+    assert timeless(again) == timeless(history)
+    tensors = [safetensors(tmp_path / name / "checkpoint.safetensors")[1] for name in ("whole", "killed")]
+    assert tensors[0] == tensors[1]
+
+    finished, third = run(tiny(module), store, tmp_path / "killed")
+    assert len(calls) == 4
+    assert third == again
+    assert same_weights(finished, resumed)
+
+
+def test_seed_decides(store: Store, tmp_path: Path) -> None:
+    found = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        torch.manual_seed(ord(name))
+        state = torch.get_rng_state()
+        found[name] = run(tiny("SSA", epochs=1, seed=seed), store, tmp_path / name)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert same_weights(found["a"][0], found["b"][0])
+    assert timeless(found["a"][1]) == timeless(found["b"][1])
+    assert not same_weights(found["a"][0], found["c"][0])
+
+
+def test_every_epoch_has_a_seed_of_its_own() -> None:
+    seeds = [epoch_seed(seed, epoch) for seed in range(20) for epoch in range(1, 51)]
+    assert len(set(seeds)) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert epoch_seed(3, 4) == epoch_seed(3, 4)
+
+
+def safetensors(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Metadata and each tensor's bytes, read by the format's definition: nothing else is in the file."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    metadata = header.pop("__metadata__")
+    spans = {name: entry["data_offsets"] for name, entry in header.items()}
+    assert sum(stop - start for start, stop in spans.values()) == len(data) - end
+    return metadata, {name: data[end + start : end + stop] for name, (start, stop) in spans.items()}
+
+
+def test_checkpoint_holds_tensors_and_the_history_alone(store: Store, tmp_path: Path) -> None:
+    """No pickle: nothing in it can be executed."""
+    model, history = run(tiny(epochs=1), store, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    metadata, tensors = safetensors(tmp_path / "checkpoint.safetensors")
+    assert json.loads(metadata["history"]) == history
+    assert {name.removeprefix("model.") for name in tensors if name.startswith("model.")} == model.state_dict().keys()
+    rest = {name.split(".")[0] for name in tensors}
+    assert rest == {"model", "optimizer"}
+    assert {name.split(".")[2] for name in tensors if name.startswith("optimizer.")} == {"step", "square_avg"}
+
+
+# ---- the row decides ----
+
+
+def first_losses(module: str, store: Store, folder: Path, name: str, **changes: Any) -> float:
+    (folder / name).mkdir()
+    return run(tiny(module, epochs=1, **changes), store, folder / name)[1][0]["loss"]
+
+
+def test_hard_mining_is_what_sets_all_apart(store: Store, tmp_path: Path) -> None:
+    plain = first_losses("BDMP+SCA", store, tmp_path, "plain")
+    assert first_losses("ALL", store, tmp_path, "all joints", top_k=16) == plain
+    assert first_losses("ALL", store, tmp_path, "hard", top_k=8) > plain
+    assert first_losses("BDMP+SCA", store, tmp_path, "not mined", top_k=8) == plain
+
+
+def test_only_sharper_attention_is_noisy(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {m: first_losses(m, store, tmp_path, f"{m} noisy") for m in ("SSA", "soft")}
+    monkeypatch.setattr(scanet.train, "gumbel_difference", lambda shape, _: torch.zeros(*shape))
+    assert first_losses("soft", store, tmp_path, "soft still") == before["soft"]
+    assert first_losses("SSA", store, tmp_path, "SSA still") != before["SSA"]
+
+
+def test_every_epoch_shows_the_persons_anew(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another order, with other augmentation and other noise."""
+    seen: list[list[Tensor]] = []
+    training_batches, noise = Persons.training_batches, scanet.train.gumbel_difference
+
+    def watched(self: Persons, settings: Settings, order: Tensor, draw: Augmentation) -> Any:
+        seen.append([order, draw.scale, draw.colour])
+        return training_batches(self, settings, order, draw)
+
+    def watched_noise(*arguments: Any) -> Tensor:
+        seen[-1].append(noise(*arguments))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(Persons, "training_batches", watched)
+    monkeypatch.setattr(scanet.train, "gumbel_difference", watched_noise)
+    run(tiny("SSA", epochs=2), store, tmp_path)
+    first, second = seen
+    assert len(first) == len(second) == 5  # two batches, each with noise of its own
+    assert not torch.equal(first[3], first[4])
+    for one, other in zip(first, second, strict=True):
+        assert not torch.equal(one, other)
+    assert all(torch.equal(order.sort().values, torch.arange(TRAINING)) for order in (first[0], second[0]))
+
+
+def test_the_schedule_s_rate_moves_the_weights(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RMSprop's first step is 10 times the rate against the gradient's sign, so a rate of zero moves nothing."""
+    settings = tiny(epochs=1, batch_size=8)
+    start = scanet.train.build(settings, 16, CPU)
+    for name, rate in (("still", 0.0), ("moved", 1e-4)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(scanet.train, "learning_rate", lambda *_, rate=rate: rate)
+        model, history = run(settings, store, tmp_path / name)
+        assert history[0]["learning_rate"] == rate
+        moved = model.stacks[0].heatmap.weight - start.stacks[0].heatmap.weight
+        torch.testing.assert_close(moved.abs(), torch.full_like(moved, 10 * rate), rtol=1e-2, atol=1e-7)
+
+
+def test_limit_keeps_the_first_persons(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    class Spied(Persons):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            seen.append(self.rows)
+
+    monkeypatch.setattr(scanet.train, "Persons", Spied)
+    run(tiny(epochs=1, limit=5), store, tmp_path)
+    assert [rows.tolist() for rows in seen] == [[0, 1, 2, 3, 4], [8, 9, 10]]
+
+
+# ---- what goes wrong ----
+
+
+def test_a_loss_that_is_no_number_names_the_learning_rate(store: Store, tmp_path: Path) -> None:
+    settings = dataclasses.replace(tiny(epochs=1, batch_size=2), learning_rate=1e30)
+    with pytest.raises(UserError, match=r"^the loss became (nan|inf) in epoch 1: give a learning_rate below 1e\+30$"):
+        run(settings, store, tmp_path)
+    assert list(tmp_path.iterdir()) == []  # nothing to go on from
+
+
+def test_fewer_persons_than_a_batch(store: Store, tmp_path: Path) -> None:
+    for settings, message in (
+        (tiny(batch_size=9), "8 training persons are fewer than a batch of 9"),
+        (tiny(batch_size=4, limit=3), "3 training persons are fewer than a batch of 4"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}: give a smaller batch_size or more data$"):
+            run(settings, store, tmp_path)
+
+
+# ---- batches ----
+
+
+def batches(store: Store, settings: Settings, order: Tensor, draw: Augmentation) -> list[Batch]:
+    people = Persons(store, store.indices("train"), CPU)
+    return list(people.training_batches(settings, order, draw))
+
+
+@pytest.fixture(scope="module")
+def draw() -> Augmentation:
+    draw = draw_augmentation(TRAINING, tiny(rotation_probability=1), torch.Generator().manual_seed(1))
+    assert 2 <= draw.flip.sum() <= 6
+    return draw
+
+
+def test_batches_from_memory_and_from_disk_are_the_same(
+    store: Store, draw: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = torch.randperm(TRAINING, generator=torch.Generator().manual_seed(2))
+    assert Persons(store, store.indices("train"), CPU)._squares is not None
+    from_memory = batches(store, tiny(batch_size=3), order, draw)
+    monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", 0.0)
+    assert Persons(store, store.indices("train"), CPU)._squares is None
+    from_disk = batches(store, tiny(batch_size=3), order, draw)
+    for one, other in zip(from_memory, from_disk, strict=True):
+        for name in ("images", "heatmaps", "index"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_persons_that_fill_no_batch_are_dropped(store: Store, draw: Augmentation) -> None:
+    order = torch.tensor([5, 0, 7, 2, 1, 6, 3, 4])
+    for size, expected in ((3, [[5, 0, 7], [2, 1, 6]]), (8, [order.tolist()]), (5, [[5, 0, 7, 2, 1]]), (9, [])):
+        assert [b.index.tolist() for b in batches(store, tiny(batch_size=size), order, draw)] == expected
+
+
+def test_a_person_looks_the_same_in_any_batch(store: Store, draw: Augmentation) -> None:
+    backward = torch.arange(TRAINING).flip(0)
+    one = batches(store, tiny(batch_size=8), torch.arange(TRAINING), draw)[0]
+    for batch in batches(store, tiny(batch_size=2), backward, draw):
+        torch.testing.assert_close(batch.images, one.images[batch.index])
+        torch.testing.assert_close(batch.heatmaps, one.heatmaps[batch.index])
+
+
+def subcell_peak(heatmap: Tensor, sigma: float) -> Tensor:
+    """(x, y) of a Gaussian from the cells around its highest one: exact, unlike `decode`."""
+    y, x = divmod(int(heatmap.argmax()), heatmap.shape[1])
+    log = heatmap.log()
+    moved = [log[y, x + 1] - log[y, x - 1], log[y + 1, x] - log[y - 1, x]]
+    return torch.tensor([x + 0.5, y + 0.5]) + sigma**2 / 4 * 2 * torch.stack(moved)
+
+
+def test_targets_lie_on_what_the_images_show(store: Store, draw: Augmentation) -> None:
+    """Red is the right wrist; in a mirrored image red is on the other side, and is a left wrist."""
+    settings = tiny(batch_size=TRAINING)
+    (batch,) = batches(store, settings, torch.arange(TRAINING), draw)
+    assert batch.images.shape == (TRAINING, 3, 64, 64)
+    assert batch.heatmaps.shape == (TRAINING, 16, 16, 16)
+    assert (batch.images.min(), batch.images.max()) >= (-0.5, 0.0)
+    cells = torch.arange(64) + 0.5
+    for number in range(TRAINING):
+        pair = (RIGHT, LEFT) if not draw.flip[number] else (LEFT, RIGHT)
+        for channel, joint in enumerate(pair):
+            image = batch.images[number] + 0.5
+            shown = (image[channel] - image[[c for c in range(3) if c != channel]].amax(dim=0) - 0.25).clamp(min=0)
+            centroid = torch.stack([shown.sum(0) @ cells, shown.sum(1) @ cells]) / shown.sum()
+            peak = subcell_peak(batch.heatmaps[number, joint], settings.sigma) * 4
+            assert (peak - centroid).norm() < 0.5  # input pixels: JPEG blurs colours
+    turned = [subcell_peak(batch.heatmaps[n, RIGHT], settings.sigma)[0] < 8 for n in range(TRAINING)]
+    assert torch.stack(turned).float().mean() > 0.5  # right stays on the picture's left, mirrored or not
+
+
+def test_without_augmentation_a_batch_is_what_testing_sees(store: Store) -> None:
+    still = Augmentation(
+        torch.ones(TRAINING), torch.zeros(TRAINING), torch.zeros(TRAINING, dtype=torch.bool), torch.ones(TRAINING, 3)
+    )
+    settings = tiny(batch_size=4)
+    people = Persons(store, store.indices("train"), CPU)
+    for batch in people.training_batches(settings, torch.arange(TRAINING), still):
+        squares = torch.from_numpy(store.crops(batch.index.numpy()))
+        torch.testing.assert_close(batch.images, people.images(squares, batch.index, 64))
+        rows = batch.index.numpy()
+        placed = (store.joints[rows] - store.center[rows, None]) / 100 * 16 + 8  # by hand: 16 cells on 100 pixels
+        expected = draw_targets(torch.tensor(placed, dtype=torch.float32), 16, settings.sigma, settings.target)
+        torch.testing.assert_close(batch.heatmaps, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_are_those_that_were_drawn(store: Store, draw: Augmentation) -> None:
+    """The same batch with and without a factor on each channel of each person."""
+    plain = dataclasses.replace(draw, colour=torch.ones_like(draw.colour))
+    order = torch.randperm(TRAINING, generator=torch.Generator().manual_seed(3))
+    (coloured,), (uncoloured,) = (batches(store, tiny(batch_size=TRAINING), order, d) for d in (draw, plain))
+    expected = ((uncoloured.images + 0.5) * draw.colour[order][:, :, None, None]).clamp(0, 1) - 0.5
+    torch.testing.assert_close(coloured.images, expected)
+    assert (coloured.images - uncoloured.images).abs().max() > 0.01
+    assert torch.equal(coloured.heatmaps, uncoloured.heatmaps)
+
+
+def test_free_memory_has_a_size_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: str) -> int:
+        raise ValueError
+
+    assert free_memory(CPU) > 2**20
+    monkeypatch.setattr("os.sysconf", unknown)
+    assert free_memory(CPU) == 4 * 2**30
