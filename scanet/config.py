@@ -53,6 +53,7 @@ class Network:
     stacks: int = 2  # §3.3.1
     channels: int = 256  # §2.1; the reduced features have an eighth of it: 256 -> 32
     tau: float = 1.0  # §3.3.3
+    heatmap_std: float | None = None  # see Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,9 @@ class Settings:
     stacks: int = 2  # §3.3.1
     channels: int = 256  # §2.1
     tau: float = 1.0  # §3.3.3
+    # Standard deviation of the heat-map convolutions' initial weights (paper silent). None is PyTorch's default, which
+    # is Torch7's; HR takes 0.001, without which a run of a few thousand images ends before it has learnt to be silent.
+    heatmap_std: float | None = None
     # Recipe
     epochs: int = 250  # paper silent: PN's script
     batch_size: int = 6  # PN
@@ -105,7 +109,14 @@ class Settings:
         return self.input_size * 5 // 4
 
     def network(self, joints: int) -> Network:
-        return Network(row=self.row, joints=joints, stacks=self.stacks, channels=self.channels, tau=self.tau)
+        return Network(
+            row=self.row,
+            joints=joints,
+            stacks=self.stacks,
+            channels=self.channels,
+            tau=self.tau,
+            heatmap_std=self.heatmap_std,
+        )
 
     def overrides(self) -> dict[str, Any]:
         """What differs from the preset, by name: in no canonical run, and part of a run's folder name."""
@@ -181,6 +192,7 @@ _RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
         "stacks": (1, 16),
         "channels": (16, 4096),
         "tau": (0.01, 100.0),
+        "heatmap_std": (0.0, 1.0),
         "epochs": (1, 10**5),
         "batch_size": (2, 10**5),
         "learning_rate": (1e-9, 1.0),

@@ -1,7 +1,7 @@
 """Readers of MPII Human Pose annotations: the official .mat, Newell's .h5 and the .json of HRNet.
 
 All three count pixels from 1 (Matlab); the readers subtract 1. The .mat and the .json hold the raw centre and scale,
-the .h5 the adjusted ones; every `Person` is adjusted, once. Sources: PROTOCOL sections 2 and 6; the official archive
+the .h5 the adjusted ones; every `Person` is adjusted, once. Sources: the official archive
 http://human-pose.mpi-inf.mpg.de; princeton-vl/pose-hg-train; leoxiaobin/deep-high-resolution-net.pytorch.
 """
 

@@ -35,6 +35,9 @@ class Stack(nn.Module):
         )  # fmt: skip
         self.ssa = None if row.attention == "none" else SpatialAttention(channels, row.attention, config.tau)
         self.heatmap = nn.Conv2d(channels, config.joints, 1)
+        if config.heatmap_std is not None:
+            nn.init.normal_(self.heatmap.weight, std=config.heatmap_std)
+            nn.init.zeros_(self.heatmap.bias)
 
     def forward(
         self, x: Features, noise: Float[Tensor, "b 1 h w"] | None
