@@ -13,6 +13,7 @@ Attention = Literal["none", "sharper", "soft"]
 DatasetName = Literal["synthetic", "lspet", "mpii"]
 Target = Literal["subpixel", "floor"]
 Tta = Literal["none", "flip"]
+Schedule = Literal["drops", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +77,14 @@ class Settings:
     stacks: int = 2  # §3.3.1
     channels: int = 256  # §2.1
     tau: float = 1.0  # §3.3.3
-    # Standard deviation of the heat-map convolutions' initial weights (paper silent). None is PyTorch's default, which
-    # is Torch7's; HR takes 0.001, without which a run of a few thousand images ends before it has learnt to be silent.
+    # Standard deviation of the heat-map convolutions' initial weights (paper silent). None: PyTorch's default, which
+    # is Torch7's; HR takes 0.001, and a run of a few thousand images gains much from it.
     heatmap_std: float | None = None
     # Recipe
     epochs: int = 250  # paper silent: PN's script
     batch_size: int = 6  # PN
     learning_rate: float = 2.5e-4  # §3.1
+    schedule: Schedule = "drops"  # §3.1's three drops, or linearly to zero, for runs of a minute
     top_k: int = 8  # joints kept by hard mining, the row ALL only (paper silent: CPN)
     # Augmentation (§3.1 names rotation, scaling and colour; the numbers are PN's)
     scale_jitter: float = 0.25
@@ -139,8 +141,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
             "channels": 16, "epochs": 2, "batch_size": 8, "learning_rate": 2.5e-3, "sigma": 1.0,
         },
         "quick": {
-            "dataset": "synthetic", "input_size": 64, "channels": 32,
-            "epochs": 8, "batch_size": 16, "learning_rate": 2.5e-3, "sigma": 1.0,
+            "dataset": "synthetic", "input_size": 128, "channels": 32, "heatmap_std": 0.001,
+            "epochs": 3, "batch_size": 16, "learning_rate": 2.5e-3, "schedule": "linear",
+            "scale_jitter": 0.1, "rotation_probability": 0.0, "colour_jitter": 0.0,
         },
         "lspet-small": {
             "dataset": "lspet", "input_size": 128, "channels": 64,
@@ -165,6 +168,9 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
     for name in overrides:
         if name not in fields:
             raise UserError(f"unknown parameter {name!r}: allowed are {', '.join(fields)}")
+    for name, value in (("preset", preset), ("module", module)):
+        if not isinstance(value, str):
+            raise UserError(f"{name} is {value!r}: allowed is text")
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
     short = {name: name for name in ROWS} | {row.title: name for name, row in ROWS.items()}
@@ -216,7 +222,7 @@ def _checked(name: str, value: Any, type_: Any) -> Any:
             raise UserError(f"{name} is {value!r}: allowed are {', '.join(typing.get_args(type_))}")
         return value
     wanted = options[0] if options else type_
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not wanted:
         kind = {int: "a whole number", float: "a number", str: "text"}[wanted]

@@ -109,6 +109,24 @@ def facts(record: Record) -> pd.Series:
     )
 
 
+def runs(records: Sequence[Record]) -> pd.DataFrame:
+    """A line for each record: where to find it, and what it took."""
+    lines = [
+        {
+            "Run": record.name,
+            "PCKh, one pass": record.scores("none").row(CONVENTION)["Mean"],
+            "PCKh, flip": record.scores("flip").row(CONVENTION)["Mean"],
+            "minutes": record.run["seconds"] / 60,
+            "images/s": record.run["images_per_second"],
+            "device": record.run["device"],
+            "commit": record.run["commit"][:12],
+            "key": record.run["key"],
+        }
+        for record in records
+    ]
+    return pd.DataFrame(lines).set_index("Run")
+
+
 def parameter_counts(joints: int = 16, stacks: Sequence[int] = (1, 2, 4, 8)) -> pd.DataFrame:
     """Trainable parameters of every row, by the number of stacks, computed from the network itself."""
     counts = {

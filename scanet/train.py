@@ -43,6 +43,11 @@ def learning_rate(epoch: int, epochs: int, initial: float) -> float:
     return initial * 0.1**passed
 
 
+def linear_rate(done: float, initial: float) -> float:
+    """The rate when a share `done` of the whole run is over."""
+    return initial * (1 - done)
+
+
 def build(settings: Settings, joints: int, device: torch.device) -> SCANet:
     """The network with the initial weights of the seed, PyTorch's defaults (paper silent)."""
     with torch.random.fork_rng(devices=[]):
@@ -116,9 +121,14 @@ def train(
 
 def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, bar: "Progress") -> Epoch:
     device = people.device
-    rate = learning_rate(epoch, settings.epochs, settings.learning_rate)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
+    linear = settings.schedule == "linear"
+    steps = len(people) // settings.batch_size
+    rate = (
+        linear_rate((epoch - 1) / settings.epochs, settings.learning_rate)
+        if linear
+        else learning_rate(epoch, settings.epochs, settings.learning_rate)
+    )
+    set_rate(run.optimizer, rate)
     random = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch))
     order = torch.randperm(len(people), generator=random)
     augmentation = draw_augmentation(len(people), settings, random)
@@ -132,6 +142,9 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     total = torch.zeros((), device=device)
     batches = 0
     for batch in people.training_batches(settings, order, augmentation):
+        if linear:
+            done = (epoch - 1 + batches / steps) / settings.epochs
+            set_rate(run.optimizer, linear_rate(done, settings.learning_rate))
         noise = gumbel_difference(noise_shape, noise_source) if noisy else None
         with autocast(device):
             heatmaps, _ = run.model(batch.images.contiguous(memory_format=torch.channels_last), noise)
@@ -153,6 +166,11 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
         "seconds": seconds,
         "images_per_second": batches * settings.batch_size / seconds,
     }
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -2,7 +2,10 @@
 
 from jaxtyping import install_import_hook
 
-with install_import_hook("scanet", "beartype.beartype"):
+# As for mypy, an int will do where a float is annotated.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+with install_import_hook("scanet", CHECKER):
     import scanet.experiment
     import scanet.figures
     import scanet.predictions

@@ -202,5 +202,5 @@ def test_any_length_has_three_drops_after_the_same_share(epochs: int) -> None:
     found = drops(epochs)
     assert len(found) == 3
     for epoch, drop in zip(found, (150, 170, 200), strict=True):
-        passed, of_the_paper = (epoch - 1) * 250, (drop - 1) * epochs  # epochs before the drop, as shares times 250 * epochs
+        passed, of_the_paper = (epoch - 1) * 250, (drop - 1) * epochs  # shares of the run, exactly
         assert 0 <= passed - of_the_paper < 250

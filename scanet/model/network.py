@@ -37,7 +37,7 @@ class Stack(nn.Module):
         self.heatmap = nn.Conv2d(channels, config.joints, 1)
         if config.heatmap_std is not None:
             nn.init.normal_(self.heatmap.weight, std=config.heatmap_std)
-            nn.init.zeros_(self.heatmap.bias)
+            nn.init.zeros_(self.heatmap.bias)  # type: ignore[arg-type]
 
     def forward(
         self, x: Features, noise: Float[Tensor, "b 1 h w"] | None

@@ -1,0 +1,285 @@
+"""Runs, their records, and the tables and figures made of them, on a few synthetic persons."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from scanet import experiment, figures, results, tables
+from scanet.config import resolve
+from scanet.experiment import Run, align, run_or_load
+from scanet.files import UserError
+from scanet.results import Record
+from scanet.skeleton import LSP, MPII
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder of its own, so that nothing is written into this one."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "experiments").mkdir()
+    shutil.copy(ROOT / "experiments" / "paper.yaml", folder / "experiments")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANET_HOME", str(project))
+
+
+@pytest.fixture(scope="module")
+def run(project: Path) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANET_HOME", str(project))
+        return run_or_load(resolve(module="SSA", preset="tiny"), progress=False)
+
+
+def test_parameters_refuse_a_misspelt_name_and_leave_objects_alone() -> None:
+    settings = experiment.parameters({"module": "BDMP", "seed": 3, "np": np, "_i": "", "In": [""], "epochs": None})
+    assert (settings.module, settings.seed) == ("BDMP", 3)
+    with pytest.raises(UserError, match=r"unknown parameter 'modul': allowed are module, preset, .*learning_rate"):
+        experiment.parameters({"module": "SSA", "modul": "BDMP"})
+
+
+def test_a_record_holds_what_the_run_was(run: Run, project: Path) -> None:
+    record = results.load(project / "experiments/results/tiny/ablation/SSA-s0")
+    assert record is not None
+    assert record.run == run.record.run
+    assert record.name == "tiny/ablation/SSA-s0"
+    assert record.settings["channels"] == 16
+    assert record.run["data"]["train"] == 32
+    assert record.run["data"]["valid"] == 16
+    history = record.history()
+    assert list(history["epoch"]) == [1, 2]
+    found = record.predictions()
+    assert found["joints"].shape == found["truth"].shape == (16, 16, 2)
+    # The record's scores are those of its own predictions.
+    error = np.linalg.norm(found["joints"] - found["truth"], axis=2) / found["head_size"][:, None]
+    scored = error[:, list(MPII.scored)]
+    rate = 100 * np.nanmean(np.where(np.isnan(scored), np.nan, scored <= 0.5), axis=0).mean()
+    assert record.scores("flip").row("plain")["Mean"] == pytest.approx(rate)
+    assert not list(record.folder.parent.glob(".*"))  # no checkpoint, nothing half-written
+
+
+def test_a_finished_run_is_loaded_and_not_trained_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = run_or_load(run.settings, progress=False)
+    assert again.record.run == run.record.run
+    assert again.notice == ""
+    assert again.model is not None
+    assert run.record.run["key"] in str(again)
+
+
+def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "code_hash", lambda: "0" * 16)
+    assert "older training code" in run.record.outdated(run.settings, None)
+    monkeypatch.setattr(experiment, "EPHEMERAL", ())
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = run_or_load(run.settings, progress=False)
+    assert "older training code" in again.notice
+    assert "delete experiments/results/tiny/ablation/SSA-s0" in again.notice
+    monkeypatch.setattr(experiment, "EPHEMERAL", ("tiny",))
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: (_ for _ in ()).throw(UserError("would train")))
+    with pytest.raises(UserError, match="would train"):
+        run_or_load(run.settings, progress=False)
+
+
+def test_outdated_names_other_data_and_a_changed_preset(run: Run) -> None:
+    assert run.record.outdated(run.settings, run.record.run["data"]["fingerprint"]) == ""
+    assert "other data" in run.record.outdated(run.settings, "f" * 16)
+    changed = dataclasses.replace(run.settings, sigma=2.0)
+    assert run.record.outdated(changed, None) == "the preset has changed since (sigma)"
+
+
+def test_code_hash_ignores_comments_and_docstrings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "losses.py"
+    monkeypatch.setattr(results, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(results, "TRAINING_CODE", ("losses.py",))
+
+    def digest(text: str) -> str:
+        code.write_text(text, encoding="utf-8")
+        results.code_hash.cache_clear()
+        return results.code_hash()
+
+    try:
+        plain = digest("def f(x):\n    return x + 1\n")
+        assert digest('"""Doc."""\n\ndef f(x):\n    """Doc."""\n    return (x + 1)  # why\n') == plain
+        assert digest("def f(x):\n    return x + 2\n") != plain
+    finally:
+        results.code_hash.cache_clear()
+
+
+def test_overrides_have_a_folder_of_their_own() -> None:
+    plain = results.folder_of(resolve(module="SSA", preset="tiny", seed=2), "ablation")
+    other = results.folder_of(resolve(module="SSA", preset="tiny", seed=2, tau=0.5, data="x"), "ablation")
+    assert plain.name == "SSA-s2"
+    assert other.name == "SSA-s2-tau=0.5"
+
+
+def test_weights_come_back_as_they_were(run: Run) -> None:
+    assert run.model is not None
+    model = results.load_model(run.record.folder / "weights.safetensors")
+    assert model.config == run.model.config
+    for (name, ours), theirs in zip(model.state_dict().items(), run.model.state_dict().values(), strict=True):
+        assert ours.equal(theirs), name
+
+
+def test_weights_of_another_make_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"not weights")
+    with pytest.raises(UserError, match="holds no weights of this package"):
+        results.load_model(path)
+
+
+def test_a_broken_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="is no run record"):
+        results.load(tmp_path)
+    assert results.load(tmp_path / "nothing") is None
+
+
+def test_records_are_canonical_and_in_table_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "results_folder", lambda: tmp_path)
+    for name, module, seed, overrides in (
+        ("SSA-s1", "SSA", 1, {}),
+        ("SSA-s0", "SSA", 0, {}),
+        ("Baseline-s0", "Baseline", 0, {}),
+        ("SSA-s0-tau=2", "SSA", 0, {"tau": 2}),
+    ):
+        folder = tmp_path / "tiny" / "ablation" / name
+        folder.mkdir(parents=True)
+        settings = run.record.settings | {"module": module, "seed": seed}
+        text = json.dumps(run.record.run | {"settings": settings, "overrides": overrides})
+        (folder / "run.json").write_text(text, encoding="utf-8")
+    assert [r.folder.name for r in results.records("tiny")] == ["Baseline-s0", "SSA-s0", "SSA-s1"]
+
+
+def test_align_matches_joints_by_name() -> None:
+    mpii = np.arange(32.0).reshape(1, 16, 2)
+    lsp = align(mpii, 14)
+    for name in LSP.joints:
+        assert lsp[0, LSP.joints.index(name)].tolist() == mpii[0, MPII.joints.index(name)].tolist()
+    back = align(lsp, 16)
+    assert np.isnan(back[0, MPII.index("pelvis", "thorax")]).all()
+    assert np.isfinite(back).sum() == 28
+
+
+def test_evaluate_agrees_with_the_record(run: Run) -> None:
+    store = experiment.store_path(run.settings)
+    recorded, about = experiment.evaluate(run.record.folder, None, "none")
+    measured, _ = experiment.evaluate(run.record.folder, store, "none", progress=False)
+    assert "tiny/ablation/SSA-s0" in about
+    assert measured == recorded
+    with pytest.raises(UserError, match="give the folder of a finished run"):
+        experiment.evaluate(store.parent, None, "none")
+
+
+def test_examples_are_ranked_by_error_and_in_place(run: Run) -> None:
+    chosen = experiment.examples(run, 4)
+    assert [e.rank for e in chosen] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    errors = [np.nanmean(np.linalg.norm(e.joints - e.truth, axis=1)) for e in chosen]
+    assert errors[0] < errors[-1]
+    for example in chosen:
+        assert example.image.shape == (256, 256, 3)
+        assert 0 <= example.image.min() <= example.image.max() <= 1
+        (weights,) = example.attention
+        assert weights.shape == (16, 16)
+        assert weights.min() == pytest.approx(0, abs=1e-5)  # noise-free at tau = 1: Eq. (5) itself
+        assert weights.max() == pytest.approx(1, abs=1e-5)
+    assert experiment.examples(dataclasses.replace(run, store=None)) == []
+
+
+def test_missing_photographs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs photographs.*scanet prepare lspet FOLDER"):
+        run_or_load(resolve(preset="lspet-small"), progress=False)
+    with pytest.raises(UserError, match="there is no folder"):
+        run_or_load(resolve(preset="lspet-small", data=str(tmp_path / "none")), progress=False)
+    tiny = experiment.store_path(resolve(preset="tiny"))
+    with pytest.raises(UserError, match="holds synthetic, but preset 'lspet-small' is for lspet"):
+        run_or_load(resolve(preset="lspet-small", data=str(tiny)), progress=False)
+
+
+def with_scores(record: Record, module: str, seed: int, correct: int) -> Record:
+    """A copy of the record in which every joint is right for `correct` of 16 persons."""
+    run = json.loads(json.dumps(record.run))
+    run["settings"] |= {"module": module, "seed": seed}
+    for scores in run["metrics"].values():
+        n = len(scores["annotated"])
+        scores |= {"annotated": [16] * n, "at_most": [correct] * n, "below": [correct] * n}
+    return Record(record.folder, run)
+
+
+def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
+    made = [("Baseline", 0, 8), ("MSFI", 0, 10), ("MSFI", 1, 12), ("SSA", 0, 14), ("soft", 0, 4)]
+    table = tables.table2([with_scores(run.record, *values) for values in made])
+    ours = table.xs("ours, tiny", level="Source")
+    assert ours["Mean"].to_dict() == {"Baseline": 50, "MSFI": 68.75, "MSFI+SSA": 87.5, "MSFI+soft": 25}
+    assert ours["seeds"].to_dict() == {"Baseline": 1, "MSFI": 2, "MSFI+SSA": 1, "MSFI+soft": 1}
+    assert ours["Δ MSFI"].dropna().to_dict() == {"MSFI": 18.75, "MSFI+SSA": 18.75, "MSFI+soft": -43.75}
+    # The paper's own differences, as its text states them (§3.3.1 to §3.3.3).
+    paper = table.xs("paper, MPII", level="Source")["Δ MSFI"].round(2)
+    assert paper["MSFI"] == 0.30
+    assert paper["MSFI+BDMP"] == 0.27
+    assert paper["MSFI+SACWA"] == 0.25
+    assert paper["MSFI+SSA"] == 0.35
+
+
+def test_tables_refuse_a_mix_of_presets(run: Run) -> None:
+    other = json.loads(json.dumps(run.record.run))
+    other["settings"]["preset"] = "quick"
+    with pytest.raises(UserError, match=r"presets \['quick', 'tiny'\]"):
+        tables.table2([run.record, Record(run.record.folder, other)])
+
+
+def test_ablation_row_puts_the_paper_beside_ours(run: Run) -> None:
+    table = tables.ablation_row(run.record)
+    assert table.loc["paper, MPII", "Mean"] == 88.74
+    assert table.loc["ours, tiny", "Mean"] == run.record.scores().row("plain")["Mean"]
+    shown = tables.show(table).to_html()
+    assert "88.74" in shown
+    assert run.record.run["key"] in tables.show(tables.facts(run.record)).to_html()
+    assert tables.runs([run.record]).loc["tiny/ablation/SSA-s0", "key"] == run.record.run["key"]
+    assert tables.paper_row("SCA") == {"Mean": 88.76}
+    assert tables.paper_row("soft") == {}
+
+
+def test_curves_show_the_history_and_its_drops() -> None:
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "pckh": [5.0, 20.0, 30.0], "loss": [0.3, 0.2, 0.1], "learning_rate": [1, 1, 0.1]}
+    )
+    scores, losses = figures.training_curves(history)
+    assert scores.lines[0].get_ydata().tolist() == [5, 20, 30]
+    assert losses.lines[0].get_ydata().tolist() == [0.3, 0.2, 0.1]
+    assert [line.get_xdata()[0] for line in scores.lines[1:]] == [2.5]
+    plt.close("all")
+
+
+def test_gallery_draws_every_limb_and_every_map(run: Run) -> None:
+    figure = figures.gallery(experiment.examples(run, 3), MPII)
+    axes = np.array(figure.axes).reshape(2, 3)
+    assert all(len(ax.lines) == 2 * len(MPII.limbs) for ax in axes[0])
+    assert all(len(ax.images) == 2 for ax in axes[1])
+    plt.close("all")
+
+
+def test_difference_plot_has_the_tables_numbers(run: Run) -> None:
+    table = tables.table2([with_scores(run.record, "MSFI", 0, 8), with_scores(run.record, "SSA", 0, 12)])
+    ax = figures.table2_means(table)
+    paper, ours = (line.get_xdata() for line in ax.lines[:2])
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert ours[labels.index("MSFI+SSA")] == 25
+    assert paper[labels.index("MSFI+SSA")] == pytest.approx(0.35)
+    plt.close("all")
+
+
+def test_predictions_file_holds_no_path_or_time(run: Run) -> None:
+    with h5py.File(run.record.folder / "predictions.h5") as file:
+        assert set(file) == {"joints", "joints_none", "heat", "truth", "head_size", "row"}

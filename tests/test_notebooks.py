@@ -1,0 +1,71 @@
+"""The notebooks through papermill, as a user runs them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ABLATION = ROOT / "experiments" / "ablation.ipynb"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "experiments").mkdir()
+    shutil.copy(ROOT / "experiments" / "paper.yaml", folder / "experiments")
+    return folder
+
+
+def papermill(project: Path, notebook: Path, output: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
+    pairs = [part for pair in parameters for part in ("-p", *pair.split("=", 1))]
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", *pairs],
+        env=os.environ | {"SCANET_HOME": str(project)},
+        cwd=project,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def outputs(path: Path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return json.dumps([cell.get("outputs") for cell in cells])
+
+
+def test_ablation_and_table_at_tiny(project: Path) -> None:
+    out = project / "ssa.ipynb"
+    ended = papermill(project, ABLATION, out, "module=MSFI+SSA", "preset=tiny")
+    assert ended.returncode == 0, ended.stderr
+    text = outputs(out)
+    assert "88.74" in text  # the paper's row beside ours
+    assert text.count("image/svg+xml") == 2  # curves, and pictures with attention
+    record = project / "experiments/results/tiny/ablation/SSA-s0/run.json"
+    made = record.stat().st_mtime_ns
+    out = project / "table2.ipynb"
+    ended = papermill(project, ROOT / "experiments" / "table2.ipynb", out, "preset=tiny")
+    assert ended.returncode == 0, ended.stderr
+    assert "ours, tiny" in outputs(out)
+    assert record.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize(
+    ("parameter", "sentence"),
+    [
+        ("modul=SSA", "unknown parameter 'modul': allowed are module, preset, seed"),
+        ("module=SSSA", "module 'SSSA' is no row of Table 2: allowed are Baseline, MSFI"),
+        ("epochs=two", "epochs is 'two': allowed is a whole number from 1"),
+    ],
+)
+def test_wrong_parameters_are_refused(project: Path, parameter: str, sentence: str) -> None:
+    out = project / "refused.ipynb"
+    ended = papermill(project, ABLATION, out, "preset=tiny", parameter)
+    assert ended.returncode == 1
+    assert sentence in ended.stderr
+    assert sentence in outputs(out)
