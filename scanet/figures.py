@@ -44,7 +44,7 @@ def training_curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -
     """
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")[1]
-    scores, losses = axes
+    scores, losses = axes = tuple(axes)
     sns.lineplot(history, x="epoch", y="pckh", color=BLUE, marker="o", ax=scores)
     scores.set(xlabel="epoch", ylabel="validation PCKh@0.5, plain mean (%)", ylim=(0, None))
     sns.lineplot(history, x="epoch", y="loss", color=ORANGE, marker="o", ax=losses)
@@ -101,8 +101,8 @@ def gallery(examples: Sequence[Example], skeleton: Skeleton) -> Figure:
     )
     for column, example in zip(grid.T, examples, strict=True):
         pose(example.image, example.joints, skeleton, column[0], truth=example.truth)
-        better = 100 * (1 - example.rank)
-        column[0].set_title(f"better than {better:.0f} %", fontsize=9)
+        title = {0.0: "the best", 1.0: "the worst"}.get(example.rank, f"rank {100 * example.rank:.0f} of 100")
+        column[0].set_title(title, fontsize=9)
         for stack, weights in enumerate(example.attention):
             ax = attention(example.image, weights, column[1 + stack])
             ax.set_title(f"stack {stack + 1}: {weights.min():.3g} to {weights.max():.3g}", fontsize=8)

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from scanet.config import ROWS, Network, Settings
@@ -180,7 +180,7 @@ def load_model(path: Path) -> SCANet:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = SCANet(Network(**(network | {"row": ROWS[network["row"]]})))
         model.load_state_dict(tensors)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} holds no weights of this package ({error}): train the run again") from error
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()

@@ -21,7 +21,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
         page.unlink()
     for name in ("scanet", "experiments"):  # the pages include source code
         (copy / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "jupyter_book", "build", "book/", "-W", "-n", "--keep-going"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book/", "-W", "-n", "--keep-going"]
     ended = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     return copy / "book/_build/html"
@@ -45,5 +45,4 @@ def test_nothing_is_loaded_from_the_network(html: Path) -> None:
 
 def test_counts_on_the_method_page_are_the_networks(html: Path) -> None:
     text = (html / "method/hourglass.html").read_text(encoding="utf-8")
-    for count in ("6,570,400", "12,858,304"):
-        assert count in text or count.replace(",", "") in text
+    assert {"6.57", "12.86", "15.58"} <= set(re.findall(r"\d+\.\d\d", text))

@@ -198,7 +198,7 @@ def test_examples_are_ranked_by_error_and_in_place(run: Run) -> None:
 
 
 def test_missing_photographs_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="needs photographs.*scanet prepare lspet FOLDER"):
+    with pytest.raises(UserError, match=r"needs photographs.*scanet prepare lspet FOLDER"):
         run_or_load(resolve(preset="lspet-small"), progress=False)
     with pytest.raises(UserError, match="there is no folder"):
         run_or_load(resolve(preset="lspet-small", data=str(tmp_path / "none")), progress=False)

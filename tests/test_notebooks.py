@@ -45,7 +45,7 @@ def test_ablation_and_table_at_tiny(project: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     text = outputs(out)
     assert "88.74" in text  # the paper's row beside ours
-    assert text.count("image/svg+xml") == 2  # curves, and pictures with attention
+    assert text.count("<svg ") == 2  # curves, and pictures with attention
     record = project / "experiments/results/tiny/ablation/SSA-s0/run.json"
     made = record.stat().st_mtime_ns
     out = project / "table2.ipynb"

@@ -378,3 +378,24 @@ def test_free_memory_has_a_size_everywhere(monkeypatch: pytest.MonkeyPatch) -> N
     assert free_memory(CPU) > 2**20
     monkeypatch.setattr("os.sysconf", unknown)
     assert free_memory(CPU) == 4 * 2**30
+
+
+def test_linear_schedule_reaches_zero_and_resumes(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(scanet.train, "set_rate", lambda _optimizer, rate: rates.append(rate))
+    settings = tiny(epochs=2, schedule="linear", learning_rate=0.4)
+    _, history = train(settings, store, tmp_path / "c", CPU, progress=False)
+    # Two epochs of two batches: an epoch's own rate first, then each batch's.
+    assert rates == pytest.approx([0.4, 0.4, 0.3, 0.2, 0.2, 0.1])
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.4, 0.2])
+
+
+def test_heatmap_std_sets_only_the_heatmap_convolutions() -> None:
+    plain, small = (scanet.train.build(tiny(heatmap_std=std), 16, CPU) for std in (None, 0.0))
+    for stack in small.stacks:
+        assert not stack.heatmap.weight.any()
+        assert not stack.heatmap.bias.any()
+    assert plain.stacks[0].heatmap.weight.any()
+    assert plain.stem[0].weight.equal(small.stem[0].weight)
