@@ -47,7 +47,8 @@ def test_presets_resolve_for_every_row(preset: str, module: str) -> None:
     assert all(getattr(s, f.name) == f.default for f in rest)
     assert s.overrides() == {}
     assert s.resolution == s.input_size * 1.25
-    assert s.network(14) == Network(row=s.row, joints=14, stacks=s.stacks, channels=s.channels, tau=s.tau)
+    shape = {name: getattr(s, name) for name in ("row", "stacks", "channels", "tau", "heatmap_std")}
+    assert s.network(14) == Network(joints=14, **shape)
 
 
 def test_overrides_replace_the_preset_and_none_leaves_it() -> None:
