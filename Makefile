@@ -5,6 +5,7 @@ PRESET ?= quick
 BIN     = $(VENV)/bin
 # Two runs side by side with one thread each are faster than one run with two: most operations are small.
 export OMP_NUM_THREADS ?= 1
+export PATH := $(abspath $(BIN)):$(PATH)
 CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: report book test check lab clean
