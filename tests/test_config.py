@@ -28,7 +28,7 @@ def refusal(**given: Any) -> str:
 
 
 def test_the_paper_preset_is_the_recipe_of_the_paper() -> None:
-    """§3.1, §3.3 and, where the paper is silent, PROTOCOL 3."""
+    """§3.1, §3.3 and, where the paper is silent, PyraNet."""
     s = resolve(module="Baseline", preset="paper")
     assert (s.input_size, s.heatmap_size, s.stacks, s.channels, s.learning_rate) == (256, 64, 2, 256, 2.5e-4)
     assert (s.epochs, s.batch_size, s.top_k, s.tau, s.sigma) == (250, 6, 8, 1.0, 1.75)

@@ -62,7 +62,7 @@ def count(module: nn.Module) -> int:
 
 
 def test_parameters_that_each_module_adds() -> None:
-    """PROTOCOL 8.1: 0.0967 M, 0.3036 M, 0.066 M and 0.2145 M a stack, 0.680913 M together."""
+    """The plan of the channels: 0.0967 M, 0.3036 M, 0.066 M and 0.2145 M a stack, 0.680913 M together."""
     added = {
         "BDMP": count(MultiScaleIntegration(256, bdmp=True)),
         "SACWA": count(ChannelAttention(128)),

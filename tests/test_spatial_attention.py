@@ -169,7 +169,7 @@ def test_noise_is_the_generator_s() -> None:
 
 @pytest.mark.parametrize(("p", "protocol"), [(0.9, 0.816), (0.01, 0.037)])
 def test_mean_of_the_noisy_map_is_not_the_map(p: float, protocol: float) -> None:
-    """At tau = 1 the mean over the noise is r (r - 1 - log r) / (r - 1)^2 with r = p / (1 - p) (PROTOCOL 8.5)."""
+    """At tau = 1 the mean over the noise is r (r - 1 - log r) / (r - 1)^2 with r = p / (1 - p)."""
     r = p / (1 - p)
     expected = r * (r - 1 - np.log(r)) / (r - 1) ** 2
     assert expected == pytest.approx(protocol, abs=5e-4)

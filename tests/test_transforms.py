@@ -236,7 +236,7 @@ def drawn() -> Augmentation:
 
 
 def test_ranges_of_augmentation(drawn: Augmentation) -> None:
-    """PROTOCOL 3: scale clip(1 + N/4, 3/4, 5/4), rotation clip(30 N, -60, 60) degrees, channels U(0.8, 1.2)."""
+    """PyraNet: scale clip(1 + N/4, 3/4, 5/4), rotation clip(30 N, -60, 60) degrees, channels U(0.8, 1.2)."""
     degrees = drawn.angle * 180 / math.pi
     assert (drawn.scale.min(), drawn.scale.max()) == (0.75, 1.25)
     assert (degrees.min().item(), degrees.max().item()) == pytest.approx((-60, 60), abs=1e-4)
@@ -307,7 +307,7 @@ def test_draws_are_the_generator_s() -> None:
 def test_swapping_sides_by_hand_and_twice() -> None:
     joints = torch.arange(64.0).view(2, 16, 2)
     swapped = swap_sides(joints, torch.tensor([True, False]), MPII.flip)
-    pairs = {0: 5, 1: 4, 2: 3, 10: 15, 11: 14, 12: 13}  # PROTOCOL 2
+    pairs = {0: 5, 1: 4, 2: 3, 10: 15, 11: 14, 12: 13}  # by the ids of MPII
     pairs |= {right: left for left, right in pairs.items()}
     for joint in range(16):
         assert torch.equal(swapped[0, joint], joints[0, pairs.get(joint, joint)])
