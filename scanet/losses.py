@@ -1,5 +1,6 @@
 """The training loss: mean squared error of heat maps with intermediate supervision, plain or hard-mined."""
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +15,8 @@ def heatmap_loss(
     top_k: "hard point mining" (§3.1) keeps only the joints of each person with the largest error, in every stack
     by itself. The paper does not define it; this is the online hard keypoint mining of CPN, which keeps 8.
     """
-    error = (heatmaps.float() - targets[:, None]).square().mean(dim=(3, 4))  # (b, stacks, j)
+    each = F.mse_loss(heatmaps.float(), targets[:, None].expand_as(heatmaps), reduction="none")
+    error = each.mean(dim=(3, 4))  # (b, stacks, j)
     if top_k is not None and top_k < error.shape[2]:
         error = error.topk(top_k, dim=2).values
     return error.mean(dim=(0, 2)).sum()

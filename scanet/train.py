@@ -9,12 +9,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 from tqdm import tqdm
 
 from scanet.config import Settings
@@ -56,6 +56,25 @@ def build(settings: Settings, joints: int, device: torch.device) -> SCANet:
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def flatten(model: nn.Module) -> nn.Parameter:
+    """One vector that all parameters of `model` are views of from now on, and their gradients of its gradient.
+
+    One update of the vector takes the place of hundreds of small ones, which cost a narrow network a twentieth of
+    its time. Gradients add up in place: zero the vector's, do not set it to None.
+    """
+    parameters = list(model.parameters())
+    flat = nn.Parameter(parameters[0].new_empty(sum(p.numel() for p in parameters)))
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for p in parameters:
+        place = p.shape, p.stride(), start  # the strides are dense in either memory format
+        view = flat.data.as_strided(*place)
+        p.data = view.copy_(p.data)
+        p.grad = flat.grad.as_strided(*place)
+        start += p.numel()
+    return flat
+
+
 @dataclass
 class Training:
     """A run in progress: what a checkpoint holds."""
@@ -65,10 +84,9 @@ class Training:
     history: list[Epoch]
 
     def save(self, path: Path) -> None:
-        """One safetensors file: weights, the optimizer's state by parameter, the history as its metadata."""
+        """One safetensors file: weights, the optimizer's state, the history as its metadata."""
         tensors = {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": v.contiguous() for k, v in state.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict()["state"][0].items()}
         with whole_file(path) as temporary:
             save_file(tensors, temporary, metadata={"history": json.dumps(self.history)})
 
@@ -77,13 +95,10 @@ class Training:
             self.history = json.loads(file.metadata()["history"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        state = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
         self.model.load_state_dict(weights)
-        state: dict[int, dict[str, Any]] = {}
-        for name in tensors.keys() - {f"model.{k}" for k in weights}:
-            _, number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = tensors[name]
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.optimizer.load_state_dict({"state": {0: state}, "param_groups": groups})
 
 
 def train(
@@ -104,7 +119,7 @@ def train(
     held_out = Persons(store, store.indices("valid")[: settings.limit], device)
     model = build(settings, len(store.skeleton.joints), device)
     optimizer = torch.optim.RMSprop(  # Torch7's too: alpha 0.99, eps added after the square root
-        model.parameters(), lr=settings.learning_rate, alpha=0.99, eps=1e-8, foreach=True
+        [flatten(model)], lr=settings.learning_rate, alpha=0.99, eps=1e-8
     )
     run = Training(model, optimizer, [])
     if checkpoint.exists():
@@ -149,7 +164,7 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
         with autocast(device):
             heatmaps, _ = run.model(batch.images.contiguous(memory_format=torch.channels_last), noise)
         loss = heatmap_loss(heatmaps, batch.heatmaps, top_k)
-        run.optimizer.zero_grad()
+        run.optimizer.zero_grad(set_to_none=False)
         loss.backward()
         run.optimizer.step()
         total += loss.detach()

@@ -192,7 +192,7 @@ def test_warp_moves_the_picture_where_to_input_moves_the_joints() -> None:
     wanted = 14 + 36 * torch.rand(n, 1, 2, generator=random)  # well inside the input
     joints = to_photograph(wanted, center, zoom, matrix, SIZE)
     on_canvas = (joints[:, 0] - center) * zoom[:, None] + CANVAS / 2  # the store's geometry
-    images = warp(blobs(on_canvas, sigma=2.5), matrix, SIZE).mean(dim=1)
+    images = warp(list(blobs(on_canvas, sigma=2.5)), matrix, SIZE).mean(dim=1)
     assert images.shape == (n, SIZE, SIZE)
     cells = torch.arange(SIZE) + 0.5
     total = images.sum(dim=(1, 2))
@@ -205,15 +205,15 @@ def test_warp_by_hand() -> None:
     """Canvas pixel for input pixel: the middle of the canvas, its mirror image, and black beyond its border."""
     canvas = torch.randint(0, 256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
     expected = canvas[:, :, 2:6, 2:6].float() / 255
-    torch.testing.assert_close(warp(canvas, torch.eye(2)[None], 4), expected)
-    torch.testing.assert_close(warp(canvas, torch.diag(torch.tensor([-1.0, 1]))[None], 4), expected.flip(-1))
-    turned = warp(canvas, torch.tensor([[[0.0, -1.0], [1.0, 0.0]]]), 4)
+    torch.testing.assert_close(warp(list(canvas), torch.eye(2)[None], 4), expected)
+    torch.testing.assert_close(warp(list(canvas), torch.diag(torch.tensor([-1.0, 1]))[None], 4), expected.flip(-1))
+    turned = warp(list(canvas), torch.tensor([[[0.0, -1.0], [1.0, 0.0]]]), 4)
     torch.testing.assert_close(turned, expected.rot90(1, (2, 3)))  # against the clock
-    larger = warp(canvas, torch.eye(2)[None], 12)
+    larger = warp(list(canvas), torch.eye(2)[None], 12)
     torch.testing.assert_close(larger[:, :, 2:10, 2:10], canvas.float() / 255)
     larger[:, :, 2:10, 2:10] = 0
     assert torch.equal(larger, torch.zeros(1, 3, 12, 12))
-    halved = warp(canvas, 2 * torch.eye(2)[None], 4)  # each input pixel in the middle of four canvas pixels
+    halved = warp(list(canvas), 2 * torch.eye(2)[None], 4)  # each input pixel in the middle of four canvas pixels
     torch.testing.assert_close(halved, torch.nn.functional.avg_pool2d(canvas.float() / 255, 2))
 
 

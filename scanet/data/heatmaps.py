@@ -26,8 +26,8 @@ def draw_targets(
     offset = cells - positions[..., None]  # (b, j, 2, size)
     bell = torch.exp(-(offset**2) / (2 * sigma**2)) * (offset.abs() <= WINDOW)
     inside = ((positions >= 0) & (positions < size)).all(dim=-1)  # False for NaN
-    bell = torch.where(inside[..., None, None], bell, 0.0)
-    return bell[:, :, 1, :, None] * bell[:, :, 0, None, :]
+    bell = torch.where(inside[..., None, None], bell, 0.0).permute(2, 0, 3, 1)  # (2, b, size, j)
+    return (bell[1][:, :, None] * bell[0][:, None]).permute(0, 3, 1, 2)  # channels last, as the network's are
 
 
 def decode(

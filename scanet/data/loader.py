@@ -51,11 +51,11 @@ class Persons:
     def _read(self, positions: np.ndarray) -> UInt8[Tensor, "b 3 m m"]:
         return torch.from_numpy(self.store.crops(self.rows[positions]))
 
-    def squares(self, batches: list[Tensor]) -> Iterator[UInt8[Tensor, "b 3 m m"]]:
+    def squares(self, batches: list[Tensor]) -> Iterator[list[UInt8[Tensor, "3 m m"]]]:
         """The stored squares of each batch of positions, in order, on the device."""
         if self._squares is not None:
             for index in batches:
-                yield self._squares[index.to(self.device)]
+                yield [self._squares[i] for i in index.tolist()]
             return
         with ThreadPoolExecutor(1) as reader:
             pending = [reader.submit(self._read, index.numpy()) for index in batches[:1]]
@@ -64,9 +64,9 @@ class Persons:
                 squares = ready.result()
                 if following is not None:
                     pending.append(reader.submit(self._read, following.numpy()))
-                yield squares.to(self.device)
+                yield list(squares.to(self.device))
 
-    def images(self, squares: UInt8[Tensor, "b 3 m m"], index: Tensor, size: int) -> Float[Tensor, "b 3 s s"]:
+    def images(self, squares: list[UInt8[Tensor, "3 m m"]], index: Tensor, size: int) -> Float[Tensor, "b 3 s s"]:
         """The network's input without augmentation."""
         matrix = transforms.crop_matrix(self.scale[index], self.zoom[index], size)
         return transforms.warp(squares, matrix, size) - transforms.GREY

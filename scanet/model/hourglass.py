@@ -14,9 +14,9 @@ class Residual(nn.Module):
         super().__init__()
         middle = outputs // 2
         self.branch = nn.Sequential(
-            nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, middle, 1),
-            nn.BatchNorm2d(middle), nn.ReLU(), nn.Conv2d(middle, middle, 3, padding=1),
-            nn.BatchNorm2d(middle), nn.ReLU(), nn.Conv2d(middle, outputs, 1),
+            nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), nn.Conv2d(inputs, middle, 1),
+            nn.BatchNorm2d(middle), nn.ReLU(inplace=True), nn.Conv2d(middle, middle, 3, padding=1),
+            nn.BatchNorm2d(middle), nn.ReLU(inplace=True), nn.Conv2d(middle, outputs, 1),
         )  # fmt: skip
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
@@ -31,7 +31,7 @@ class Stem(nn.Sequential):
         super().__init__(
             nn.Conv2d(3, channels // 4, 7, stride=2, padding=3),
             nn.BatchNorm2d(channels // 4),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             Residual(channels // 4, channels // 2),
             nn.MaxPool2d(2),
             Residual(channels // 2, channels // 2),

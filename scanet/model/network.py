@@ -31,8 +31,11 @@ class Stack(nn.Module):
         self.widen = nn.Conv2d(channels // 2, channels, 1) if row.msfi and not row.sacwa else None
         self.refine = Residual(channels, channels) if row.msfi else None
         self.output = nn.Sequential(
-            Residual(channels, channels), nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU()
-        )  # fmt: skip
+            Residual(channels, channels),
+            nn.Conv2d(channels, channels, 1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
         self.ssa = None if row.attention == "none" else SpatialAttention(channels, row.attention, config.tau)
         self.heatmap = nn.Conv2d(channels, config.joints, 1)
         if config.heatmap_std is not None:
