@@ -60,6 +60,7 @@ rule run:
         "book/runs/{preset}/{row}-s{seed}.ipynb",
     log:
         notebook="book/_build/logs/{preset}/{row}-s{seed}.ipynb",  # what is left of a run that failed
+    priority: lambda w: list(ROWS).index(w.row)  # the largest networks first, so that no long run is left for the end
     resources:
         gpu=1,
     run:

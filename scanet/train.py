@@ -171,7 +171,8 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
         batches += 1
         bar.batch_done(settings.batch_size)
     mean_loss = float(total) / batches  # waits for the device
-    if not math.isfinite(mean_loss):
+    (weights,) = run.optimizer.param_groups[0]["params"]
+    if not math.isfinite(mean_loss) or not weights.isfinite().all():
         raise UserError(f"the loss became {mean_loss} in epoch {epoch}: give a learning_rate below {rate:g}")
     seconds = time.perf_counter() - start
     return {
