@@ -226,12 +226,12 @@ def _checked(name: str, value: Any, type_: Any) -> Any:
         value = float(value)
     if type(value) is not wanted:
         kind = {int: "a whole number", float: "a number", str: "text"}[wanted]
-        low_high = f" from {_RANGES[name][0]:g} to {_RANGES[name][1]:g}" if name in _RANGES else ""
+        low_high = " from {} to {}".format(*_RANGES[name]) if name in _RANGES else ""
         raise UserError(f"{name} is {value!r}: allowed is {kind}{low_high}")
     if name in _RANGES:
         low, high = _RANGES[name]
         if not low <= value <= high:
-            raise UserError(f"{name} is {value!r}: allowed is a value from {low:g} to {high:g}")
+            raise UserError(f"{name} is {value!r}: allowed is a value from {low} to {high}")
     if name in _MULTIPLES and value % _MULTIPLES[name]:
         raise UserError(f"{name} is {value!r}: allowed are multiples of {_MULTIPLES[name]}")
     return value
