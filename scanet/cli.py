@@ -36,21 +36,33 @@ def main() -> None:
 
 @app.command()
 def info(joints: Annotated[int, typer.Option(help="16 for MPII, 14 for LSP.")] = 16, as_json: AsJson = False) -> None:
-    """Trainable parameters of every row of Table 2, for 1, 2, 4 and 8 stacks.
+    """What every row of Table 2 costs with 1, 2, 4 and 8 stacks: parameters, and operations for one image.
 
     Example: scanet info
     """
-    from scanet import tables
+    from scanet import cost, tables
     from scanet.device import describe, pick_device
 
-    counts = tables.parameter_counts(joints)
-    if as_json:
+    if not as_json:
+        print(f"Device: {describe(pick_device())}\n\nTrainable parameters, millions, by the number of stacks")
+    parameters = tables.by_stacks(cost.parameters, joints)
+    if not as_json:
+        print((parameters / 1e6).to_string(float_format="{:.3f}".format))
         print(
-            json.dumps({str(row): {str(n): int(c) for n, c in r.items()} for row, r in counts.iterrows()}, indent=2)
+            "\nGFLOP for one 256 x 256 image, forward, a multiply-add being two; training takes three times as many"
         )
+    flops = tables.by_stacks(cost.flops, joints)
+    if not as_json:
+        print((flops / 1e9).to_string(float_format="{:.1f}".format))
         return
-    print(f"Device: {describe(pick_device())}\n\nParameters (millions) by the number of stacks")
-    print((counts / 1e6).to_string(float_format="{:.3f}".format))
+    found = {
+        row: {
+            name: {str(stacks): int(value) for stacks, value in table.loc[row].items()}
+            for name, table in (("parameters", parameters), ("flops", flops))
+        }
+        for row in parameters.index
+    }
+    print(json.dumps(found, indent=2))
 
 
 @prepare_app.command("mpii")

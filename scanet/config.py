@@ -142,7 +142,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
         },
         "quick": {
             "dataset": "synthetic", "input_size": 128, "channels": 32, "heatmap_std": 0.001,
-            "epochs": 5, "batch_size": 12, "learning_rate": 2.5e-3, "schedule": "linear",
+            "epochs": 3, "batch_size": 8, "learning_rate": 2.5e-3, "schedule": "linear",
             "scale_jitter": 0.1, "rotation_probability": 0.0, "colour_jitter": 0.0,
         },
         "lspet-small": {

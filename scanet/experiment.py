@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from scanet import results
+from scanet import cost, results
 from scanet.config import EPHEMERAL, Settings, Tta, resolve
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
@@ -23,7 +23,7 @@ from scanet.data.transforms import GREY, crop_matrix, to_input
 from scanet.device import describe, pick_device
 from scanet.files import UserError, data_folder, home
 from scanet.inference import Example, Predictions, predict
-from scanet.model import SCANet, count_parameters
+from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
 from scanet.predictions import read_predictions, read_truth
 from scanet.results import Record
@@ -191,7 +191,7 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
         },
         "network": {
             "joints": len(store.skeleton.joints),
-            "parameters": count_parameters(settings.network(len(store.skeleton.joints))),
+            "parameters": cost.parameters(settings.network(len(store.skeleton.joints))),
         },
         "metrics": {tta: scores(found, store, rows).as_dict() for tta, found in predictions.items()},
         "device": describe(device),

@@ -21,7 +21,7 @@ from scanet.config import Settings
 from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.data.transforms import draw_augmentation
-from scanet.device import autocast
+from scanet.device import autocast, keep_freed_memory
 from scanet.files import UserError, whole_file
 from scanet.inference import predict
 from scanet.losses import heatmap_loss
@@ -115,6 +115,7 @@ def train(
             f"{len(training_rows)} training persons are fewer than a batch of {settings.batch_size}: "
             "give a smaller batch_size or more data"
         )
+    keep_freed_memory()
     people = Persons(store, training_rows, device)
     held_out = Persons(store, store.indices("valid")[: settings.limit], device)
     model = build(settings, len(store.skeleton.joints), device)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from scanet import cli
+from scanet.config import Network
+from scanet.cost import flops
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,9 +36,14 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_info_prints_every_rows_count(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "info", "--json") == 0
     counts = json.loads(capsys.readouterr().out)
-    assert counts["Baseline"] == {"1": 3426448, "2": 6570400, "4": 12858304, "8": 25434112}
-    assert counts["MSFI+ALL"]["4"] == 15581956
+    assert counts["Baseline"]["parameters"] == {"1": 3426448, "2": 6570400, "4": 12858304, "8": 25434112}
+    assert counts["MSFI+ALL"]["parameters"]["4"] == 15581956
+    assert counts["Baseline"]["flops"]["2"] == flops(Network())
     assert len(counts) == 9
+    assert call(monkeypatch, "info") == 0
+    printed = capsys.readouterr().out
+    assert "15.582" in printed
+    assert "16.7" in printed
 
 
 def test_evaluate_scores_anybodys_file(

@@ -1,12 +1,15 @@
 """The hourglass against a slow reference, the network's plan, and the counts of parameters, to the last one."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from scanet.config import ROWS, Network
-from scanet.model import SCANet, count_parameters
+from scanet.cost import flops, parameters
+from scanet.model import SCANet
 from scanet.model.channel_attention import ChannelAttention
 from scanet.model.hourglass import DEPTH, Hourglass, Residual, Stem
 from scanet.model.message_passing import MultiScaleIntegration
@@ -54,7 +57,33 @@ def networks() -> dict[str, SCANet]:
     ],
 )  # fmt: skip
 def test_parameters_of_the_paper(row: str, stacks: int, expected: int) -> None:
-    assert count_parameters(Network(row=ROWS[row], stacks=stacks)) == expected
+    assert parameters(Network(row=ROWS[row], stacks=stacks)) == expected
+
+
+@pytest.mark.parametrize("cost", [parameters, flops])
+def test_every_stack_after_the_first_costs_the_same(cost: Callable[[Network], int]) -> None:
+    one, two, four = (cost(small("ALL", stacks=stacks)) for stacks in (1, 2, 4))
+    assert four - two == 2 * (two - one) > 0
+
+
+def test_operations_by_hand() -> None:
+    """A residual block's three convolutions at every place that has one; 64 pixels, so maps of 16 to 1 cells."""
+
+    def convolution(inputs: int, outputs: int, kernel: int, cells: int) -> int:
+        return 2 * inputs * outputs * kernel**2 * cells**2
+
+    def residual(inputs: int, outputs: int, cells: int) -> int:
+        middle = outputs // 2
+        skip = 0 if inputs == outputs else convolution(inputs, outputs, 1, cells)
+        return skip + sum(
+            convolution(i, o, k, cells)
+            for i, o, k in ((inputs, middle, 1), (middle, middle, 3), (middle, outputs, 1))
+        )
+
+    stem = convolution(3, 4, 7, 32) + residual(4, 8, 32) + residual(8, 8, 16) + residual(8, 16, 16)
+    levels = sum(residual(16, 16, cells) + 2 * residual(16, 16, cells // 2) for cells in (16, 8, 4, 2))
+    output = residual(16, 16, 16) + convolution(16, 16, 1, 16) + convolution(16, 14, 1, 16)
+    assert flops(small("Baseline", stacks=1), 64) == stem + levels + residual(16, 16, 1) + output
 
 
 def count(module: nn.Module) -> int:
@@ -70,7 +99,7 @@ def test_parameters_that_each_module_adds() -> None:
         "residual": count(Residual(256, 256)),
     }
     assert added == {"BDMP": 96_704, "SACWA": 303_632, "SSA": 66_049, "residual": 214_528}
-    of = {name: count_parameters(Network(row=row, stacks=1)) for name, row in ROWS.items()}
+    of = {name: parameters(Network(row=row, stacks=1)) for name, row in ROWS.items()}
     assert of["ALL"] - of["Baseline"] == sum(added.values()) == 680_913
     assert of["MSFI"] - of["Baseline"] == 4 * 257 * 32 + 129 * 256 + added["residual"]
     assert of["BDMP"] - of["MSFI"] == 6 * 32 * (9 * 32 + 1) + 4 * 32 * (64 + 1)
@@ -90,7 +119,7 @@ def test_parameters_of_a_residual_block(inputs: int, outputs: int) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_count_is_that_of_the_built_network(row: str, networks: dict[str, SCANet]) -> None:
-    assert count_parameters(small(row)) == count(networks[row])
+    assert parameters(small(row)) == count(networks[row])
 
 
 # ---- the hourglass, by the paper's predecessors ----

@@ -70,8 +70,7 @@ MUTED = 0.3
 
 #: What `clutter` adds, in this order: 0 none, 1 all of it. So more clutter keeps what was there.
 _DISTRACTORS = (
-    "limb behind", "limb behind", "person", "limb behind", "limb in front",
-    "limb behind", "limb behind", "limb in front", "person", "limb in front",
+    "limb behind", "person", "limb behind", "limb behind", "limb in front", "limb behind", "person",
 )  # fmt: skip
 
 

@@ -95,9 +95,3 @@ class SCANet(nn.Module):
             if i < len(self.stacks) - 1:
                 x = x + self.remap_features[i](features) + self.remap_heatmaps[i](heatmap)
         return torch.stack(heatmaps, dim=1), outs
-
-
-def count_parameters(config: Network) -> int:
-    """Trainable parameters, without allocating them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in SCANet(config).parameters())
