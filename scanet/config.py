@@ -68,7 +68,7 @@ class Settings:
     dataset: DatasetName = "mpii"
     data: str | None = None  # a folder or a store; None: the preset's own
     limit: int | None = None  # use only the first so many persons of each split
-    synthetic_train: int = 4000  # persons to draw, of the synthetic set only, as are the next three
+    synthetic_train: int = 3500  # persons to draw, of the synthetic set only, as are the next three
     synthetic_valid: int = 500
     part_scale: float = 0.5  # near parts drawn larger, 0 to 1
     clutter: float = 0.5  # limb-like distractors and other people, 0 to 1
