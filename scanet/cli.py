@@ -137,7 +137,7 @@ def evaluate(
     truth: Annotated[Path | None, typer.Option(help="For a prediction file: Newell .h5 or toolkit .mat.")] = None,
     data: Annotated[Path | None, typer.Option(help="For a run: another store to evaluate it on.")] = None,
     key: Annotated[str | None, typer.Option(help="The variable in the prediction file, if not `preds`.")] = None,
-    tta: Annotated[str, typer.Option(help="none or flip.")] = "flip",
+    tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
     as_json: AsJson = False,
 ) -> None:
     """PCKh@0.5 of a finished run or of a prediction file, in every convention.

@@ -12,7 +12,7 @@ from scanet.files import UserError
 Attention = Literal["none", "sharper", "soft"]
 DatasetName = Literal["synthetic", "lspet", "mpii"]
 Target = Literal["subpixel", "floor"]
-Tta = Literal["none", "flip"]
+Tta = Literal["none", "flip", "six-scale"]
 Schedule = Literal["drops", "linear"]
 
 
@@ -94,7 +94,7 @@ class Settings:
     # Targets (paper silent: size and shape are PHT's, see scanet.data.heatmaps)
     sigma: float = 1.75  # heat-map cells
     target: Target = "subpixel"
-    # Evaluation
+    # Evaluation, which is no part of a run's identity: a finished run's record takes up another one's scores
     tta: Tta = "flip"
 
     @property
@@ -122,16 +122,12 @@ class Settings:
 
     def overrides(self) -> dict[str, Any]:
         """What differs from the preset, by name: in no canonical run, and part of a run's folder name."""
-        preset = resolve(preset=self.preset, module=self.module, seed=self.seed, data=self.data)
-        return {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != getattr(preset, f.name)
-        }
+        preset = resolve(preset=self.preset, module=self.module, seed=self.seed).identity()
+        return {name: value for name, value in self.identity().items() if value != preset[name]}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the outcome of the run, apart from the data's content: all but the place of the data."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k != "data"}
+        """What decides the outcome of training, apart from the data's content."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("data", "tta")}
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(

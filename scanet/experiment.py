@@ -19,7 +19,7 @@ from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
 from scanet.data.person import Person
 from scanet.data.store import Report, Store, fill
-from scanet.data.transforms import GREY, crop_matrix, to_input
+from scanet.data.transforms import GREY, to_input
 from scanet.device import describe, pick_device
 from scanet.files import UserError, data_folder, home
 from scanet.inference import Example, Predictions, predict
@@ -158,11 +158,32 @@ def run_or_load(settings: Settings, experiment: str = "ablation", *, progress: b
         if not notice or settings.preset not in EPHEMERAL:
             if notice:
                 notice += f"; to train it again, delete {folder.relative_to(home())}"
+            record = _with_scores(record, settings.tta, store, progress=progress)
             return Run(settings, record, notice, record.model(), store)
         print(f"{record.name} is trained again: {notice}.", file=sys.stderr)
     assert store is not None  # only a record can do without one
     record = _train(settings, experiment, store, folder, progress=progress)
+    record = _with_scores(record, settings.tta, store, progress=progress)
     return Run(settings, record, "", record.model(), store)
+
+
+def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: bool = True) -> Record:
+    """The record with the scores of a test-time augmentation, added to it where it lacks them."""
+    if tta in record.run["metrics"]:
+        return record
+    model = record.model()
+    if model is None or store is None:
+        lacking = "weights" if model is None else "photographs"
+        raise UserError(
+            f"{record.name} has no scores with tta {tta!r}, and its {lacking} are not on this machine: "
+            f"choose one of {', '.join(record.run['metrics'])}"
+        )
+    device = pick_device()
+    rows = record.predictions()["row"]
+    predictions = _predict(
+        model.to(device), Persons(store, rows, device), record.settings["input_size"], tta, progress=progress
+    )
+    return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
 
 
 def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, progress: bool) -> Record:
@@ -261,6 +282,8 @@ def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = 
     if record is None:
         raise UserError(f"{run_folder} holds no run.json: give the folder of a finished run")
     if data is None:
+        if tta not in record.run["metrics"]:
+            raise UserError(f"{record.name} has no scores with tta {tta!r}: give the store with --data")
         return record.scores(tta), f"{record.name}, {record.run['data']['dataset']}, {tta}"
     model = record.model()
     if model is None:
@@ -303,16 +326,16 @@ def examples(run: Run, count: int = 6) -> list[Example]:
     index = torch.arange(count)
     squares = next(persons.squares([index]))
     size = run.record.settings["input_size"]
-    matrix = crop_matrix(persons.scale, persons.zoom, PICTURE)
+    images, matrix = persons.images(squares, index, PICTURE)
 
     def place(joints: np.ndarray) -> np.ndarray:
         points = torch.as_tensor(joints[chosen], dtype=torch.float32)
         return to_input(points, persons.center, persons.zoom, matrix, PICTURE).numpy()
 
-    pictures = (persons.images(squares, index, PICTURE) + GREY).permute(0, 2, 3, 1).numpy()
+    pictures = (images + GREY).permute(0, 2, 3, 1).numpy()
     maps: list[np.ndarray] = []
     if run.model is not None and run.settings.row.attention != "none":
-        outs = run.model(persons.images(squares, index, size))[1]
+        outs = run.model(persons.images(squares, index, size)[0])[1]
         maps = [out["attention"][:, 0].float().numpy() for out in outs]
     joints, truth = place(found["joints"]), place(found["truth"])
     return [

@@ -16,6 +16,11 @@ from scanet.device import autocast
 from scanet.model import SCANet
 from scanet.skeleton import SKELETONS
 
+#: PN's pyramid at testing: factors on the person's box.
+PYRAMID = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+#: Points of the frame in which the pyramid's maps are averaged, for each cell of the plain crop.
+FINE = 4
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -42,10 +47,10 @@ class Example:
 
 
 def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) -> Float[Tensor, "b j h w"]:
-    """The last stack's heat maps without noise in the attention; "flip" averages them with the mirrored image's."""
+    """The last stack's heat maps without noise in the attention; all but "none" average in the mirrored image's."""
     with autocast(images.device):
         heatmaps = model(images)[0][:, -1].float()
-        if tta == "flip":
+        if tta != "none":
             mirrored = model(images.flip(-1))[0][:, -1].float()
             heatmaps = (heatmaps + mirror(mirrored, SKELETONS[model.config.joints].flip)) / 2
     return heatmaps
@@ -70,12 +75,41 @@ def predict(
     batches = list(torch.arange(len(persons)).split(batch_size))
     for index, squares in zip(batches, persons.squares(batches), strict=True):
         here = index.to(persons.device)
-        matrix = transforms.crop_matrix(persons.scale[here], persons.zoom[here], size)
-        heatmaps = predict_heatmaps(model, persons.images(squares, here, size), tta)
-        cells, heat = decode(heatmaps)
-        placed = cells * (size / heatmaps.shape[-1])
-        center, zoom = persons.center[here], persons.zoom[here]
-        joints.append(transforms.to_photograph(placed, center, zoom, matrix, size).cpu())
+        maps = []
+        for boxes in PYRAMID if tta == "six-scale" else (1.0,):
+            images, matrix = persons.images(squares, here, size, boxes)
+            maps.append(predict_heatmaps(model, images, tta))
+        cells, heat = decode(maps[0]) if len(maps) == 1 else peaks(maps)
+        placed = cells * (size / maps[-1].shape[-1])  # in the last crop, which is the largest
+        joints.append(transforms.to_photograph(placed, persons.center[here], persons.zoom[here], matrix, size).cpu())
         heats.append(heat.cpu())
         on_batch(len(index))
     return Predictions(torch.cat(joints).double().numpy(), torch.cat(heats).numpy())
+
+
+def peaks(pyramid: list[Float[Tensor, "b j h h"]]) -> tuple[Float[Tensor, "b j 2"], Float[Tensor, "b j"]]:
+    """Where the mean of the pyramid's maps is highest, in cells of the largest crop, and the heat there.
+
+    As PN does it: every map is interpolated into one frame that is fixed in the photograph, outside its crop it
+    counts as zero, and the highest point is taken as it is. The frame is not the whole photograph but the largest
+    crop, the others being inside it, with `FINE` points to a cell of the plain one.
+    """
+    cells = pyramid[0].shape[-1]
+    side = round(PYRAMID[-1] * FINE * cells)
+    mean = pyramid[0].new_zeros(())
+    for boxes, maps in zip(PYRAMID, pyramid, strict=True):
+        weights = interpolation(cells, boxes, side, PYRAMID[-1]).to(maps.device)
+        mean = mean + weights @ maps @ weights.T / len(pyramid)  # along y, then along x
+    heat, flat = mean.flatten(2).max(dim=2)
+    return (torch.stack([flat % side, flat // side], dim=-1) + 0.5) * (cells / side), heat
+
+
+def interpolation(cells: int, crop: float, points: int, frame: float) -> Float[Tensor, "points cells"]:
+    """Linear interpolation, along one axis, of a crop's `cells` at a frame's `points`; 0 for points outside the crop.
+
+    crop, frame: their lengths in any one unit, about a common middle.
+    """
+    offset = ((torch.arange(points) + 0.5) / points - 0.5) * frame
+    place = (offset / crop + 0.5) * cells - 0.5  # whole numbers at the cells' centres
+    weights = 1 - (place.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()
+    return weights.clamp(min=0) * (offset.abs() < crop / 2)[:, None]

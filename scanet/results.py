@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from scanet.config import ROWS, Network, Settings
-from scanet.files import UserError, home, results_folder, whole_folder
+from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
 from scanet.pckh import Scores
@@ -108,9 +109,9 @@ class Record:
 
         fingerprint: of the data at hand; None where there is none, and the record's own is believed.
         """
-        if self.settings != settings.identity():
-            now = settings.identity()
-            names = sorted(k for k in now.keys() | self.settings.keys() if now.get(k) != self.settings.get(k))
+        now = settings.identity()
+        names = sorted(name for name in now if name not in self.settings or now[name] != self.settings[name])
+        if names:
             return f"the preset has changed since ({', '.join(names)})"
         if fingerprint is not None and self.run["data"]["fingerprint"] != fingerprint:
             return f"it was made from other data (fingerprint {self.run['data']['fingerprint']}, now {fingerprint})"
@@ -138,6 +139,19 @@ def write(
                 file.create_dataset(name, data=small, compression="gzip", track_times=False)
         save_model(model, temporary / "weights.safetensors")
     return Record(folder, run)
+
+
+def add_scores(record: Record, tta: str, predictions: Predictions, scores: Scores) -> Record:
+    """The record with a further test-time augmentation's joints and scores, on disk too."""
+    run = record.run | {"metrics": record.run["metrics"] | {tta: scores.as_dict()}}
+    path = record.folder / "predictions.h5"
+    with whole_file(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "a") as file:
+            name, joints = f"joints_{tta}", predictions.joints.astype(np.float32)
+            file.require_dataset(name, joints.shape, joints.dtype, compression="gzip", track_times=False)[:] = joints
+    write_json(record.folder / "run.json", run)  # last: what it lists is there
+    return Record(record.folder, run)
 
 
 def load(folder: Path) -> Record | None:

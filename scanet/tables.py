@@ -48,8 +48,11 @@ def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
 def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     """Table 2: for each row of it the paper's line and ours, the mean over the seeds. Percent.
 
-    Index: (method, source). Columns: the paper's, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for
-    MSFI itself less Baseline's) and "seeds". Raises UserError where records have several presets.
+    Index: (method, source), the source being "paper" or the preset. Columns: the paper's, the mean in front, "Δ MSFI"
+    (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
+
+    Raises:
+        UserError: the records have several presets.
     """
     preset = one_preset(records)
     ours = pd.DataFrame([{"module": r.settings["module"], **r.scores(tta).row(CONVENTION)} for r in records]).groupby(
@@ -59,9 +62,9 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     lines: dict[tuple[str, str], dict[str, float]] = {}
     for module, row in ROWS.items():
         if module in means.index or paper_row(module):
-            lines[row.title, "paper, MPII"] = paper_row(module)
+            lines[row.title, "paper"] = paper_row(module)
         if module in means.index:
-            lines[row.title, f"ours, {preset}"] = {**means.loc[module].to_dict(), "seeds": seeds[module]}
+            lines[row.title, preset] = {**means.loc[module].to_dict(), "seeds": seeds[module]}
     index = pd.MultiIndex.from_tuples(lines, names=["Method", "Source"])
     frame = pd.DataFrame(list(lines.values()), index=index, columns=[*COLUMNS, "seeds"])
     for source in frame.index.unique("Source"):
@@ -70,7 +73,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
             against = "Baseline" if title == "MSFI" else "MSFI"
             if title != "Baseline" and against in mean.index:
                 frame.loc[(title, source), "Δ MSFI"] = mean[title] - mean[against]
-    return frame[[*COLUMNS, "Δ MSFI", "seeds"]]
+    return frame[["Mean", "Δ MSFI", *COLUMNS[:-1], "seeds"]]
 
 
 def conventions(scores: Scores) -> pd.DataFrame:

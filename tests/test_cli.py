@@ -73,7 +73,7 @@ def test_evaluate_scores_anybodys_file(
         (["train", "SSA", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["prepare", "mpii", "nowhere"], "there is no folder nowhere"),
         (["prepare", "synthetic", "--preset", "paper"], "has no synthetic data: choose one of tiny, quick"),
-        (["evaluate", ".", "--tta", "six"], "tta is 'six': allowed are none, flip"),
+        (["evaluate", ".", "--tta", "six"], "tta is 'six': allowed are none, flip, six-scale"),
     ],
 )
 def test_bad_input_gets_a_sentence(

@@ -58,13 +58,13 @@ def test_overrides_replace_the_preset_and_none_leaves_it() -> None:
     assert resolve(preset="tiny", epochs=2).overrides() == {}  # the preset's own value
 
 
-def test_the_place_of_the_data_is_no_part_of_the_identity() -> None:
+def test_the_place_of_the_data_and_the_test_are_no_part_of_the_identity() -> None:
     here, there = (resolve(preset="tiny", data=place) for place in ("a", "b"))
     assert here.data == "a"
     assert here.identity() == there.identity()
     assert here.overrides() == {}
     assert "data" not in here.identity()
-    for name, value in {"seed": 1, "module": "ALL", "clutter": 0.1, "limit": 5, "tta": "none"}.items():
+    for name, value in {"seed": 1, "module": "ALL", "clutter": 0.1, "limit": 5}.items():
         assert resolve(**{"preset": "tiny", name: value}).identity() != here.identity()
 
 
@@ -112,7 +112,7 @@ def test_unknown_names_list_what_is_allowed() -> None:
     assert "'modul'" in message
     assert all(f.name in message for f in dataclasses.fields(Settings))
     assert refusal(dataset="coco") == "dataset is 'coco': allowed are synthetic, lspet, mpii"
-    assert refusal(tta=["flip"]) == "tta is ['flip']: allowed are none, flip"
+    assert refusal(tta=["flip"]) == "tta is ['flip']: allowed are none, flip, six-scale"
     assert refusal(target=1) == "target is 1: allowed are subpixel, floor"
 
 

@@ -78,6 +78,40 @@ def test_a_finished_run_is_loaded_and_not_trained_again(run: Run, monkeypatch: p
     assert run.record.run["key"] in str(again)
 
 
+def test_a_record_takes_up_the_scores_of_six_scales(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training, and only once; where that cannot be, a sentence says why."""
+    copy = Record(tmp_path / "SSA-s0", run.record.run)
+    shutil.copytree(run.record.folder, copy.folder)
+    monkeypatch.setattr(results, "folder_of", lambda *_: copy.folder)
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: pytest.fail("trained again"))
+    six = dataclasses.replace(run.settings, tta="six-scale")
+    assert six.overrides() == {}
+    hidden = copy.folder / "weights.safetensors"
+    hidden.rename(tmp_path / "hidden")
+    with pytest.raises(
+        UserError, match=r"no scores with tta 'six-scale', and its weights are not .*: choose one of none, f"
+    ):
+        run_or_load(six, progress=False)
+    with pytest.raises(UserError, match="has no scores with tta 'six-scale': give the store with --data"):
+        experiment.evaluate(copy.folder, None, "six-scale")
+    (tmp_path / "hidden").rename(hidden)
+
+    record = run_or_load(six, progress=False).record
+    assert run_or_load(six, progress=False).record.run == record.run  # from the disk
+    assert list(record.run["metrics"]) == ["none", "flip", "six-scale"]
+    assert {k: v for k, v in record.run.items() if k != "metrics"} == {
+        k: v for k, v in run.record.run.items() if k != "metrics"
+    }
+    found = record.predictions()
+    error = np.linalg.norm(found["joints_six-scale"] - found["truth"], axis=2) / found["head_size"][:, None]
+    scored = error[:, list(MPII.scored)]
+    rate = 100 * np.nanmean(np.where(np.isnan(scored), np.nan, scored <= 0.5), axis=0).mean()
+    assert record.scores("six-scale").row("plain")["Mean"] == pytest.approx(rate)
+    assert not np.array_equal(found["joints_six-scale"], found["joints"])
+
+
 def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "code_hash", lambda: "0" * 16)
     assert "older training code" in run.record.outdated(run.settings, None)
@@ -220,12 +254,12 @@ def with_scores(record: Record, module: str, seed: int, correct: int) -> Record:
 def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
     made = [("Baseline", 0, 8), ("MSFI", 0, 10), ("MSFI", 1, 12), ("SSA", 0, 14), ("soft", 0, 4)]
     table = tables.table2([with_scores(run.record, *values) for values in made])
-    ours = table.xs("ours, tiny", level="Source")
+    ours = table.xs("tiny", level="Source")
     assert ours["Mean"].to_dict() == {"Baseline": 50, "MSFI": 68.75, "MSFI+SSA": 87.5, "MSFI+soft": 25}
     assert ours["seeds"].to_dict() == {"Baseline": 1, "MSFI": 2, "MSFI+SSA": 1, "MSFI+soft": 1}
     assert ours["Δ MSFI"].dropna().to_dict() == {"MSFI": 18.75, "MSFI+SSA": 18.75, "MSFI+soft": -43.75}
     # The paper's own differences, as its text states them (§3.3.1 to §3.3.3).
-    paper = table.xs("paper, MPII", level="Source")["Δ MSFI"].round(2)
+    paper = table.xs("paper", level="Source")["Δ MSFI"].round(2)
     assert paper["MSFI"] == 0.30
     assert paper["MSFI+BDMP"] == 0.27
     assert paper["MSFI+SACWA"] == 0.25

@@ -11,7 +11,7 @@ from scanet.data.heatmaps import draw_targets, mirror
 from scanet.data.loader import Persons
 from scanet.data.person import Person
 from scanet.data.store import Store, fill
-from scanet.inference import predict, predict_heatmaps
+from scanet.inference import PYRAMID, interpolation, peaks, predict, predict_heatmaps
 from scanet.model import SCANet, gumbel_difference
 from scanet.skeleton import MPII
 
@@ -112,6 +112,60 @@ def test_persons_come_in_their_order_whatever_the_batch(store: Store, monkeypatc
 
 
 # ---- test-time augmentation ----
+
+
+def test_six_scales_of_an_oracle(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """True heat maps of every crop: the joints come back within half a cell of the coarsest crop, on each axis."""
+    seen: list[tuple[list[int], float]] = []
+
+    def truth(_: SCANet, images: Tensor, tta: Tta) -> Tensor:
+        assert tta == "six-scale"
+        boxes = PYRAMID[len(seen) % 6]
+        number = ((images[:, 0, 28:36, 28:36].mean(dim=(1, 2)) + 0.5) * 255 / 40).round().long() - 1
+        seen.append((number.tolist(), boxes))
+        return draw_targets((positions()[number] - CELLS / 2) / boxes + CELLS / 2, CELLS, SIGMA, "subpixel")
+
+    monkeypatch.setattr("scanet.inference.predict_heatmaps", truth)
+    found = predict(Oracle(), Persons(store, np.arange(5), CPU), size=SIZE, tta="six-scale", batch_size=3)
+    assert seen == [([0, 1, 2], b) for b in PYRAMID] + [([3, 4], b) for b in PYRAMID]
+    cell = np.array([1.3 * 200 * scale / CELLS for _, scale in PERSONS])
+    error = (found.joints - store.joints) / cell[:, None, None]
+    assert np.abs(error).max() < 0.5
+    assert np.abs(error.mean(axis=(0, 1))).max() < 0.05
+
+
+def test_interpolation_keeps_a_linear_map_and_ends_with_the_crop() -> None:
+    """By hand: 4 cells over a crop of 8, in a frame of 12 with a point at every unit."""
+    weights = interpolation(4, 8.0, 12, 12.0)
+    assert weights.shape == (12, 4)
+    inside = [2 <= point < 10 for point in range(12)]
+    assert weights.sum(dim=1).tolist() == [float(i) for i in inside]
+    centres = torch.tensor([3.0, 5.0, 7.0, 9.0])  # of the cells, in the frame
+    between = (weights @ centres)[3:9]
+    torch.testing.assert_close(between, torch.arange(3, 9) + 0.5)
+
+
+def test_peaks_are_those_of_the_maps_resized_one_by_one() -> None:
+    """Against a slow reference: every map drawn point by point into the frame."""
+    pyramid = list(torch.rand(len(PYRAMID), 2, 3, 5, 5, generator=torch.Generator().manual_seed(4)))
+    side = 26  # 1.3 boxes at 4 points to each of 5 cells
+    mean = np.zeros((2, 3, side, side))
+    for boxes, maps in zip(PYRAMID, pyramid, strict=True):
+        for y in range(side):
+            for x in range(side):
+                u, v = (((p + 0.5) / side - 0.5) * 1.3 / boxes + 0.5 for p in (x, y))
+                if min(u, v) > 0 and max(u, v) < 1:
+                    cx, cy = (min(max(c * 5 - 0.5, 0), 4) for c in (u, v))
+                    x0, y0 = min(int(cx), 3), min(int(cy), 3)
+                    fx, fy = cx - x0, cy - y0
+                    part = maps[:, :, y0 : y0 + 2, x0 : x0 + 2].numpy()
+                    across = part[..., 0] * (1 - fx) + part[..., 1] * fx
+                    mean[:, :, y, x] += (across[..., 0] * (1 - fy) + across[..., 1] * fy) / 6
+    cells, heat = peaks(pyramid)
+    np.testing.assert_allclose(heat.numpy(), mean.max(axis=(2, 3)), atol=1e-6)
+    flat = mean.reshape(2, 3, -1).argmax(axis=2)
+    expected = (np.stack([flat % side, flat // side], axis=-1) + 0.5) * 5 / side
+    np.testing.assert_allclose(cells.numpy(), expected, atol=1e-5)
 
 
 class Pooled(Oracle):

@@ -372,7 +372,7 @@ def test_without_augmentation_a_batch_is_what_testing_sees(store: Store) -> None
     people = Persons(store, store.indices("train"), CPU)
     for batch in people.training_batches(settings, torch.arange(TRAINING), still):
         squares = list(torch.from_numpy(store.crops(batch.index.numpy())))
-        torch.testing.assert_close(batch.images, people.images(squares, batch.index, 64))
+        torch.testing.assert_close(batch.images, people.images(squares, batch.index, 64)[0])
         rows = batch.index.numpy()
         placed = (store.joints[rows] - store.center[rows, None]) / 100 * 16 + 8  # by hand: 16 cells on 100 pixels
         expected = draw_targets(torch.tensor(placed, dtype=torch.float32), 16, settings.sigma, settings.target)

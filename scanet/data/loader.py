@@ -66,10 +66,12 @@ class Persons:
                     pending.append(reader.submit(self._read, following.numpy()))
                 yield list(squares.to(self.device))
 
-    def images(self, squares: list[UInt8[Tensor, "3 m m"]], index: Tensor, size: int) -> Float[Tensor, "b 3 s s"]:
-        """The network's input without augmentation."""
-        matrix = transforms.crop_matrix(self.scale[index], self.zoom[index], size)
-        return transforms.warp(squares, matrix, size) - transforms.GREY
+    def images(
+        self, squares: list[UInt8[Tensor, "3 m m"]], index: Tensor, size: int, boxes: float = 1.0
+    ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 2 2"]]:
+        """The network's input without augmentation, so many of the person's boxes wide, and the warp's matrix."""
+        matrix = transforms.crop_matrix(self.scale[index] * boxes, self.zoom[index], size)
+        return transforms.warp(squares, matrix, size) - transforms.GREY, matrix
 
     def training_batches(
         self, settings: Settings, order: Tensor, augmentation: transforms.Augmentation
