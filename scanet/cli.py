@@ -67,7 +67,9 @@ def info(joints: Annotated[int, typer.Option(help="16 for MPII, 14 for LSP.")] =
 
 @prepare_app.command("mpii")
 def prepare_mpii(folder: Path, resolution: Resolution = 320, output: Output = None) -> None:
-    """FOLDER holds mpii_human_pose_v1_u12_1.mat, images/ and valid.h5 (the validation list, Newell's format).
+    """FOLDER holds mpii_human_pose_v1_u12_1.mat and images/, or mpii_human_pose_v1.tar.gz, which is then unpacked.
+
+    A valid.h5 in it (Newell's format) says who is for validation; without one, those whom the field uses are.
 
     Example: scanet prepare mpii ~/mpii
     """
@@ -106,7 +108,7 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
     from scanet.files import data_folder
 
     path = output or data_folder() / f"{dataset}-{resolution}.h5"
-    report = experiment.prepare(dataset, folder, path, resolution)
+    report = experiment.prepare(dataset, folder, path, resolution, on_read=print)
     again = f" ({report.resumed} of them from before)" if report.resumed else ""
     print(f"{report.stored} persons in {path}{again}, {len(report.skipped)} photographs skipped")
 

@@ -17,7 +17,7 @@ from scanet import cost, results
 from scanet.config import EPHEMERAL, Settings, Tta, resolve
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
-from scanet.data.person import Person
+from scanet.data.person import Reading
 from scanet.data.store import Report, Store, fill
 from scanet.data.transforms import GREY, to_input
 from scanet.device import describe, pick_device
@@ -30,7 +30,7 @@ from scanet.results import Record
 from scanet.skeleton import LSP, SKELETONS
 from scanet.train import train
 
-_READERS: Mapping[str, Callable[[Path], tuple[list[Person], Path]]] = {
+_READERS: Mapping[str, Callable[[Path], Reading]] = {
     "lspet": lsp.read_folder,
     "mpii": mpii.read_folder,
     "synthetic": mpii.read_folder,  # it is written in MPII's formats
@@ -71,12 +71,22 @@ def _synthetic_folder(settings: Settings) -> Path:
     return data_folder() / f"synthetic-{counts}-p{settings.part_scale:g}-c{settings.clutter:g}"
 
 
-def prepare(dataset: str, folder: Path, path: Path, resolution: int, *, progress: bool = True) -> Report:
-    """Fill the store at `path` from a data set's folder as its authors distribute it."""
+def prepare(
+    dataset: str, folder: Path, path: Path, resolution: int, *, progress: bool = True,
+    on_read: Callable[[Reading], object] | None = None,
+) -> Report:  # fmt: skip
+    """Fill the store at `path` from a data set's folder as its authors distribute it.
+
+    on_read: called with the annotations, before the photographs are cut.
+    """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds the {dataset} data")
-    persons, images = _READERS[dataset](folder)
-    report = fill(path, persons, images, dataset=dataset, resolution=resolution, progress=progress)
+    reading = _READERS[dataset](folder)
+    if on_read is not None:
+        on_read(reading)
+    if reading.warning:
+        print(f"warning: {reading.warning}", file=sys.stderr)
+    report = fill(path, reading.persons, reading.images, dataset=dataset, resolution=resolution, progress=progress)
     for image, reason in report.skipped:
         print(f"skipped {image}: {reason}", file=sys.stderr)
     return report

@@ -34,8 +34,17 @@ def test_extended(tmp_path: Path) -> None:
     points[0, 2] = -300
     points[1, 13] = points[1, 12]
     flags[2, 2:] = 0  # two joints are no person
-    persons, images = lsp.read_folder(write(tmp_path / "a", points, flags, True, 5))
-    assert images == tmp_path / "a" / "images"
+    reading = lsp.read_folder(write(tmp_path / "a", points, flags, True, 5))
+    persons = reading.persons
+    assert reading.images == tmp_path / "a" / "images"
+    assert reading.skipped == [("im00003.jpg", 0, "fewer than 3 joints")]
+    assert reading.counts == {"train": 26, "valid": 3}
+    assert str(reading).splitlines() == [
+        "split       read",
+        "train         26",
+        "valid          3",
+        "skipped        1  fewer than 3 joints",
+    ]
     assert [p.image for p in persons] == [f"im{n:05d}.jpg" for n in range(1, 31) if n != 3]
     assert [p.image for p in persons if p.split == "valid"] == ["im00010.jpg", "im00020.jpg", "im00030.jpg"]
     first, second, third = persons[:3]
@@ -55,7 +64,7 @@ def test_extended(tmp_path: Path) -> None:
 def test_original(tmp_path: Path) -> None:
     points, flags = made_up(6), np.zeros((6, 14))
     flags[0, 5] = 1  # occluded, still annotated
-    persons, _ = lsp.read_folder(write(tmp_path / "a", points, flags, False, 4))
+    persons = lsp.read_folder(write(tmp_path / "a", points, flags, False, 4)).persons
     assert [p.image for p in persons] == [f"im000{n}.jpg" for n in range(1, 7)]
     assert [p.split for p in persons] == ["train"] * 3 + ["valid"] * 3
     np.testing.assert_allclose(persons[0].joints, points[0] - 1)
@@ -64,7 +73,7 @@ def test_original(tmp_path: Path) -> None:
 
 def test_smallest_box(tmp_path: Path) -> None:
     points = made_up(1) * 0.01 + 50
-    persons, _ = lsp.read_folder(write(tmp_path / "a", points, np.ones((1, 14)), True, 5))
+    persons = lsp.read_folder(write(tmp_path / "a", points, np.ones((1, 14)), True, 5)).persons
     assert 200 * persons[0].scale == pytest.approx(1.25 * 60)
 
 
@@ -74,12 +83,12 @@ def test_joint_far_outside_is_missing(tmp_path: Path) -> None:
     points[0, 0], points[0, 1], points[0, 2] = (-19.4, 5), (-19.6, 5), (20, 170.4)
     points[0, 3], points[0, 4], points[0, 5] = (20, 170.6), (221, 5), (np.nan, 5)
     folder = write(tmp_path / "a", points, np.ones((1, 14)), True, 5)
-    persons, _ = lsp.read_folder(folder)
+    persons = lsp.read_folder(folder).persons
     assert np.isnan(persons[0].joints).any(1).nonzero()[0].tolist() == [1, 3, 4, 5]
     assert np.isnan(persons[0].joints[[1, 3, 4, 5]]).all()
     assert persons[0].visible.nonzero()[0].tolist() == [0, 2, *range(6, 14)]
     (folder / "images" / "im00001.jpg").write_bytes(b"broken")  # the store reports it
-    persons, _ = lsp.read_folder(folder)
+    persons = lsp.read_folder(folder).persons
     assert np.isnan(persons[0].joints).any(1).nonzero()[0].tolist() == [5]
 
 
@@ -104,7 +113,7 @@ def test_errors(tmp_path: Path) -> None:
 def test_real_labels(tmp_path: Path) -> None:
     (tmp_path / "joints.mat").symlink_to(SHARED / "joints.mat")
     (tmp_path / "images").mkdir()
-    persons, _ = lsp.read_folder(tmp_path)
+    persons = lsp.read_folder(tmp_path).persons
     assert len(persons) == 10_000
     assert sum(p.split == "valid" for p in persons) == 1_000
     assert sum(np.isfinite(p.joints).all(1).sum() for p in persons) == 123_213

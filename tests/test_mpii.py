@@ -1,7 +1,10 @@
 """MPII's three formats: every quirk of the .mat, one convention for all, the adjustment exactly once."""
 
+import io
 import json
 import os
+import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 from scipy.io import savemat
 
 from scanet.data import mpii
-from scanet.data.person import Person
+from scanet.data.person import Person, Reading, Skipped
+from scanet.experiment import prepare
 from scanet.files import UserError
 
 SHARED = Path(os.environ.get("SCANET_SHARED", Path(__file__).parents[2] / "shared" / "data")) / "mpii"
@@ -51,8 +55,15 @@ def write_mat(path: Path, images: list[tuple[str, int, Any]]) -> None:
     savemat(path, {"RELEASE": {"annolist": structs(annolist), "img_train": is_train, "version": "12"}})
 
 
+def cell(value: Any) -> np.ndarray:
+    """A 1 x 1 cell array around a value."""
+    array = np.empty((1, 1), object)
+    array[0, 0] = value
+    return array
+
+
 @pytest.fixture
-def quirks(tmp_path: Path) -> dict[tuple[str, int], Person]:
+def reading(tmp_path: Path) -> tuple[list[Person], list[Skipped]]:
     path = tmp_path / "quirks.mat"
     no_text = structs([{"x": 1, "y": 1}])
     write_mat(
@@ -61,21 +72,34 @@ def quirks(tmp_path: Path) -> dict[tuple[str, int], Person]:
             ("numbers.jpg", 1, [rect([point(0, 1, 2, 1), point(9, 30.5, 40.25, 0), point(6, 7, 8, EMPTY)])]),
             ("texts.jpg", 1, [rect([point(15, 5, 6, "1"), point(10, 7, 8, "0"), point(11, 7, 8, "")])]),
             ("absent.jpg", 1, [rect([point(8, 5, 6)])]),
+            ("ids.jpg", 1, [rect([
+                point(4, 11, 12, 0), point(4, 31, 32, 1), point(5, np.nan, 2, 1), point(5, 41, 42, 1),
+                point(16, 1, 1, 1), {**point(0, 1, 1, 1), "id": EMPTY}, {**point(0, 1, 1, 1), "id": 2.5},
+            ])]),
+            (cell("cells.jpg"), 1, cell(structs([{
+                "annopoints": cell({"point": cell(structs([point(7, 5, 6, cell("0"))]))}), "scale": cell(2.0),
+                "objpos": cell({"x": cell(101), "y": 201.0}),
+            }]))),
             ("several.jpg", 1, [
                 rect(None), rect([]), rect([point(1, 9, 9)], scale=EMPTY), rect([point(1, 9, 9)], objpos=EMPTY),
                 rect([point(1, 9, 9), point(2, 3, 3)]), rect([point(16, 9, 9)]),
-                rect([point(1, 9, 9)], head=(5, 5, 5, 5)),
+                rect([point(1, 9, 9)], head=(5, 5, 5, 5)), rect([point(1, 9, 9)], scale=0.0),
             ]),
             ("fewer-fields.jpg", 1, [{"x1": 1, "y1": 1, "x2": 2, "y2": 2}]),
             ("other.jpg", 1, no_text),
             ("nobody.jpg", 1, EMPTY),
-            ("held-out.jpg", 1, [rect([point(3, 4, 5, 1)]), rect([point(4, 4, 5, 1)])]),
+            ("held-out.jpg", 1, [rect([point(3, 4, 5, 1)]), rect([point(4, 4, 5, 1)]), rect(None)]),
             ("test.jpg", 0, [{"scale": 3.0, "objpos": {"x": 11, "y": 12}}]),
             ("tests.jpg", 0, [{"scale": s, "objpos": {"x": 11, "y": 12}} for s in (1.0, EMPTY, 2.0)]),
             ("empty-test.jpg", 0, EMPTY),
         ],
     )  # fmt: skip
-    persons = mpii.read_mat(path, {("held-out.jpg", 1)})
+    return mpii.read_mat(path, {("held-out.jpg", 1)})
+
+
+@pytest.fixture
+def quirks(reading: tuple[list[Person], list[Skipped]]) -> dict[tuple[str, int], Person]:
+    persons, _ = reading
     assert len({(p.image, p.index) for p in persons}) == len(persons)
     return {(p.image, p.index): p for p in persons}
 
@@ -84,10 +108,39 @@ def test_mat_keeps_the_right_persons(quirks: dict[tuple[str, int], Person]) -> N
     splits = {key: person.split for key, person in quirks.items()}
     assert splits == {
         ("numbers.jpg", 0): "train", ("texts.jpg", 0): "train", ("absent.jpg", 0): "train",
+        ("ids.jpg", 0): "train", ("cells.jpg", 0): "train",
         ("several.jpg", 4): "train", ("several.jpg", 6): "train",
         ("held-out.jpg", 1): "valid",
         ("test.jpg", 0): "test", ("tests.jpg", 0): "test", ("tests.jpg", 2): "test",
     }  # fmt: skip
+
+
+def test_mat_tells_whom_it_leaves_out_and_why(reading: tuple[list[Person], list[Skipped]]) -> None:
+    _, skipped = reading
+    assert skipped == [
+        ("several.jpg", 0, mpii.NO_JOINTS), ("several.jpg", 1, mpii.NO_JOINTS), ("several.jpg", 2, mpii.NO_BOX),
+        ("several.jpg", 3, mpii.NO_BOX), ("several.jpg", 5, mpii.NO_JOINTS), ("several.jpg", 7, mpii.NO_BOX),
+        ("fewer-fields.jpg", 0, mpii.NO_BOX), ("other.jpg", 0, mpii.NO_BOX),
+        ("held-out.jpg", 0, mpii.UNLISTED), ("held-out.jpg", 2, mpii.NO_JOINTS),
+        ("tests.jpg", 1, mpii.NO_BOX),
+    ]  # fmt: skip
+    assert Counter(s.reason for s in skipped) == {mpii.NO_BOX: 6, mpii.NO_JOINTS: 4, mpii.UNLISTED: 1}
+
+
+def test_mat_points(quirks: dict[tuple[str, int], Person]) -> None:
+    """Of two points of one joint the first that has a place counts; an id that is no joint's is ignored."""
+    person = quirks["ids.jpg", 0]
+    assert np.isfinite(person.joints).all(1).nonzero()[0].tolist() == [4, 5]
+    np.testing.assert_array_equal(person.joints[[4, 5]], [[10, 11], [40, 41]])
+    assert person.visible.nonzero()[0].tolist() == [5]
+
+
+def test_mat_wrapped_in_cells(quirks: dict[tuple[str, int], Person]) -> None:
+    person = quirks["cells.jpg", 0]
+    assert (person.center, person.scale) == ((100.0, 230.0), 2.5)
+    np.testing.assert_array_equal(person.joints[7], [4, 5])
+    assert not person.visible.any()
+    assert np.isnan(person.head_size)
 
 
 def test_mat_door(quirks: dict[tuple[str, int], Person]) -> None:
@@ -162,7 +215,8 @@ def write_formats(folder: Path, people: list[dict[str, Any]]) -> None:
 def test_three_formats_hold_the_same_persons(tmp_path: Path) -> None:
     people = made_up()
     write_formats(tmp_path, people)
-    from_mat = mpii.read_mat(tmp_path / mpii.MAT_NAME, {(p["image"], p["index"]) for p in people})
+    from_mat, skipped = mpii.read_mat(tmp_path / mpii.MAT_NAME, {(p["image"], p["index"]) for p in people})
+    assert skipped == []
     from_h5 = mpii.read_h5(tmp_path / "valid.h5", "valid")
     from_json = mpii.read_json(tmp_path / "valid.json", "valid")
     assert len(from_mat) == len(from_h5) == len(from_json) == len(people)
@@ -206,41 +260,181 @@ def test_json_of_a_test_set_has_no_joints(tmp_path: Path) -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    write_formats(tmp_path, made_up())
+    """A valid.h5 in the folder is the list; nothing is expected of made-up numbers."""
     people = [*made_up(), {**made_up()[0], "image": "more.jpg"}]
-    with pytest.raises(UserError, match=r"images is missing .* get the photographs"):
-        mpii.read_folder(tmp_path)
-    (tmp_path / "images").mkdir()
-    persons, images = mpii.read_folder(tmp_path)
-    assert [p.split for p in persons] == ["valid"] * 6
-    assert images == tmp_path / "images"
     write_formats(tmp_path, people)
+    (tmp_path / "images").mkdir()
     (tmp_path / "rest").mkdir()
     write_formats(tmp_path / "rest", people[:5])
     (tmp_path / "rest" / "valid.h5").replace(tmp_path / "valid.h5")
-    persons, _ = mpii.read_folder(tmp_path)
-    # The sixth shares a validation image without being listed.
-    assert [p.split for p in persons] == ["valid"] * 5 + ["train"]
-    assert persons[-1].image == "more.jpg"
+    reading = mpii.read_folder(tmp_path)
+    assert [p.split for p in reading.persons] == ["valid"] * 5 + ["train"]
+    assert reading.persons[-1].image == "more.jpg"
+    assert reading.images == tmp_path / "images"
+    assert reading.skipped == [("000000004.jpg", 1, mpii.UNLISTED)]
+    assert (reading.expected, reading.warning) == ({}, "")
+
+
+def test_validation_list() -> None:
+    listed = mpii.validation_list()
+    assert len(listed) == 2958
+    assert len({image for image, _ in listed}) == 2729
+    assert sum(number == 0 for _, number in listed) == 1810
+    assert max(number for _, number in listed) == 10
+    assert all(len(image) == 13 and image.endswith(".jpg") and image[:9].isdigit() for image, _ in listed)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
+def test_validation_list_is_newells() -> None:
+    assert mpii.validation_list() == {(p.image, p.index) for p in mpii.read_h5(SHARED / "valid.h5", "valid")}
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A folder in the official nesting that holds the listed persons, three others of their images, four persons to
+    learn from and two of the test part, but no valid.h5.
+    """
+    images: dict[str, list[dict[str, Any]]] = {}
+    for image, number in sorted(mpii.validation_list()):
+        rows = images.setdefault(image, [])
+        rows += [rect(None, scale=EMPTY) for _ in range(number - len(rows))] + [rect([point(1, 9, 9, 1)])]
+    for rows in [rows for rows in images.values() if len(rows) == 1][:3]:
+        rows.append(rect([point(2, 9, 9)]))
+    rows = [(name, 1, rects) for name, rects in images.items()]
+    rows.append(("learn.jpg", 1, [rect([point(1, 9, 9)]), rect([point(2, 9, 9)]), rect(None)]))
+    rows.append(("more.jpg", 1, [rect([point(1, 9, 9)]), rect([point(2, 9, 9)])]))
+    rows.append(("test.jpg", 0, [{"scale": s, "objpos": {"x": 11, "y": 12}} for s in (1.0, 2.0, EMPTY)]))
+    write_mat(tmp_path / mpii.MAT_NAME, rows)
+    (tmp_path / "images").mkdir()
+    return tmp_path
+
+
+def test_official_folder(official: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The reading is shown before the photographs, here missing, are cut."""
+    shown: list[Reading] = []
+    with pytest.raises(UserError, match="photographs cannot be read"):
+        prepare("mpii", official, official / "s.h5", 64, progress=False, on_read=shown.append)
+    (reading,) = shown
+    assert reading.counts == {"train": 4, "valid": 2958, "test": 2}
+    assert {(p.image, p.index) for p in reading.persons if p.split == "valid"} == mpii.validation_list()
+    assert {p.image for p in reading.persons if p.split == "train"} == {"learn.jpg", "more.jpg"}
+    assert all(np.isnan(p.joints).all() for p in reading.persons if p.split == "test")
+    last = dict(sorted(mpii.validation_list()))
+    unannotated = sum(last.values()) + len(last) - 2958 + 1  # before a listed person in the same image; in test.jpg
+    assert str(reading).splitlines() == [
+        "split       read  expected",
+        "train          4    22,246",
+        "valid      2,958     2,958",
+        "test           2    11,731",
+        f"skipped {unannotated:>8,}  no scale or centre",
+        "skipped        3  in a validation image, but not in the list",
+        "skipped        1  no joints",
+    ]
+    message = capsys.readouterr().err
+    assert message == f"warning: {reading.warning}\n"
+    assert "does not read as the release v1_u12_1, which gives 22,246 train, 2,958 valid, 11,731 test" in message
+
+
+def test_no_warning_where_the_numbers_are_the_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = made_up()
+    write_formats(tmp_path, people)  # its valid.h5 names the same persons as the standard list
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr(mpii, "validation_list", lambda: {(p["image"], p["index"]) for p in people})
+    monkeypatch.setattr(mpii, "EXPECTED", {"valid": 6})
+    reading = mpii.read_folder(tmp_path)
+    assert (reading.expected, reading.warning) == ({"valid": 6}, "")
+    monkeypatch.setattr(mpii, "EXPECTED", {"valid": 6, "test": 1})
+    assert mpii.read_folder(tmp_path).warning.endswith(
+        "which gives 6 valid, 1 test persons: " + mpii._GET_ANNOTATIONS + "."
+    )
 
 
 def test_folder_of_pieces_that_do_not_belong_together(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "rest").mkdir()
-    write_formats(tmp_path, made_up())
-    write_formats(tmp_path / "rest", made_up()[:4])
+    people = made_up()
+    write_formats(tmp_path, people)
+    write_formats(tmp_path / "rest", people[:4])
     (tmp_path / "rest" / mpii.MAT_NAME).replace(tmp_path / mpii.MAT_NAME)
-    with pytest.raises(UserError, match=r"lacks 2 of the 6 persons .* number 0 of 000000004.jpg"):
+    with pytest.raises(
+        UserError, match=r"lacks 2 of the 6 .* 0 of 000000004.jpg \(not in the file\): delete valid.h5"
+    ):
+        mpii.read_folder(tmp_path)
+    (tmp_path / "valid.h5").unlink()
+    with pytest.raises(UserError, match=r"lacks 2,958 of the 2,958 persons .* 3 of 000025245.jpg .*: get the annot"):
+        mpii.read_folder(tmp_path)
+    people[2]["annotated"][:] = False
+    write_formats(tmp_path, people)
+    with pytest.raises(UserError, match=r"lacks 1 of the 6 persons .* number 0 of 000000002.jpg \(no joints\)"):
         mpii.read_folder(tmp_path)
 
 
-@pytest.mark.parametrize("name", [mpii.MAT_NAME, "valid.h5"])
-def test_folder_with_a_piece_missing(tmp_path: Path, name: str) -> None:
+def test_validation_person_without_a_head(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    people = made_up()
+    people[3]["head"] = np.array([7, 7, 7, 7])
+    write_formats(tmp_path, people)
+    with pytest.raises(UserError, match=r"no head rectangle .* 1 of the 6 persons .* number 0 of 000000003.jpg"):
+        mpii.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "thing"), [(mpii.MAT_NAME, "annotations"), ("images", "photographs")])
+def test_folder_with_a_piece_missing(tmp_path: Path, name: str, thing: str) -> None:
     write_formats(tmp_path, made_up())
     (tmp_path / "images").mkdir()
-    (tmp_path / name).unlink()
-    with pytest.raises(UserError, match=f"{name} is missing in it: get "):
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{name} is missing in it: get the {thing} "):
         mpii.read_folder(tmp_path)
+
+
+def write_archive(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("images/link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+
+
+def test_archive_is_unpacked_once(tmp_path: Path) -> None:
+    folder = tmp_path / "mpii"
+    folder.mkdir()
+    write_formats(folder, made_up())
+    rng = np.random.default_rng(3)
+    files = {f"{k:09d}.jpg": rng.bytes(size) for k, size in enumerate((0, 511, 512, 513, 100_000))}
+    evil = {"../outside.jpg": b"out", "/root.jpg": b"root", "images/readme.txt": b"text"}
+    write_archive(folder / mpii.ARCHIVE_NAME, {f"images/{name}": data for name, data in files.items()} | evil)
+    reading = mpii.read_folder(folder)
+    assert reading.images == folder / "images"
+    found = {path.name: path.read_bytes() for path in reading.images.iterdir()}
+    assert found == {**files, "outside.jpg": b"out", "root.jpg": b"root"}
+    assert [path.name for path in tmp_path.iterdir()] == ["mpii"]
+    assert len(list(folder.iterdir())) == 5  # the three formats, the archive, images
+    (folder / mpii.ARCHIVE_NAME).write_bytes(b"no longer needed")
+    mpii.read_folder(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 40_000, -9, -4])
+def test_broken_archive_leaves_nothing(tmp_path: Path, keep: int) -> None:
+    """Cut anywhere, or with a wrong checksum (at -4 lies gzip's length, before it the checksum)."""
+    write_formats(tmp_path, made_up())
+    path = tmp_path / mpii.ARCHIVE_NAME
+    write_archive(path, {f"images/{k}.jpg": np.random.default_rng(k).bytes(30_000) for k in range(3)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:keep] + b"abcd" if keep == -4 else whole[:keep])
+    with pytest.raises(UserError, match=r"gz cannot be unpacked .*: get the photographs .* again"):
+        mpii.read_folder(tmp_path)
+    assert not [p for p in tmp_path.iterdir() if "images" in p.name]
+
+
+def test_archive_without_photographs(tmp_path: Path) -> None:
+    write_formats(tmp_path, made_up())
+    write_archive(tmp_path / mpii.ARCHIVE_NAME, {"images/readme.txt": b"text"})
+    with pytest.raises(UserError, match=r"it holds no \.jpg"):
+        mpii.read_folder(tmp_path)
+    assert not (tmp_path / "images").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind" * 20, b'{"a": 1}', b"[1]"])
@@ -254,6 +448,9 @@ def test_unreadable_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_mat_of_something_else(tmp_path: Path) -> None:
+    savemat(tmp_path / "b.mat", {"annolist": EMPTY})
+    with pytest.raises(UserError, match=r"b.mat cannot be read .*no variable RELEASE.*: get the annotations"):
+        mpii.read_mat(tmp_path / "b.mat", set())
     savemat(tmp_path / "a.mat", {"RELEASE": {"annolist": EMPTY}})
     with pytest.raises(UserError, match="cannot be read"):
         mpii.read_mat(tmp_path / "a.mat", set())

@@ -344,8 +344,9 @@ def test_real_photographs(tmp_path: Path) -> None:
         names = sorted(n for n in archive.namelist() if n.endswith(".jpg"))[:20]
         for name in names:
             (tmp_path / "images" / Path(name).name).write_bytes(archive.read(name))
-    persons, images = lsp.read_folder(tmp_path)
-    some = [p for p in persons if p.image in {Path(n).name for n in names}]
+    reading = lsp.read_folder(tmp_path)
+    images = reading.images
+    some = [p for p in reading.persons if p.image in {Path(n).name for n in names}]
     assert len(some) == 20
     fill(tmp_path / "s.h5", some, images, dataset="LSPET", resolution=96, progress=False)
     made = Store(tmp_path / "s.h5")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from scanet.data.person import Person, Split
+from scanet.data.person import Person, Reading, Skipped, Split
 from scanet.files import UserError
 
 #: The person's box over the larger side of its joints' bounding box; MPII's adjusted box is also 1.25 heights.
@@ -24,7 +24,7 @@ FEWEST_JOINTS = 3
 _WHERE = "unpack the archive from http://sam.johnson.io/research/lsp.html (LSP) or lspet.html (LSP Extended) there"
 
 
-def read_folder(folder: Path) -> tuple[list[Person], Path]:
+def read_folder(folder: Path) -> Reading:
     """The persons of `joints.mat` and the folder of their photographs, `images/im00001.jpg` or `im0001.jpg`.
 
     LSPET's joints are (14, 3, N): x, y, annotated (0 or 1). LSP's are (3, 14, N): x, y, occluded (0 or 1, always
@@ -48,7 +48,7 @@ def read_folder(folder: Path) -> tuple[list[Person], Path]:
             raise UserError(f"{folder} is not an LSP folder because {needed.name} is missing in it: {_WHERE}.")
     points, flags, extended = _read_joints(joints_mat)
     digits = next((n for n in (5, 4) if (images / f"im{1:0{n}d}.jpg").exists()), 5 if extended else 4)
-    persons = []
+    persons, skipped = [], []
     for i in range(len(points)):
         number = i + 1
         image = f"im{number:0{digits}d}.jpg"
@@ -56,6 +56,7 @@ def read_folder(folder: Path) -> tuple[list[Person], Path]:
         annotated = np.isfinite(joints).all(1) & ((flags[i] > 0) if extended else True)
         annotated &= ~_far_outside(joints, images / image)
         if annotated.sum() < FEWEST_JOINTS:
+            skipped.append(Skipped(image, 0, f"fewer than {FEWEST_JOINTS} joints"))
             continue
         low, high = joints[annotated].min(0), joints[annotated].max(0)
         side = BOX * max(float((high - low).max()), SMALLEST)
@@ -66,7 +67,7 @@ def read_folder(folder: Path) -> tuple[list[Person], Path]:
         x, y = ((low + high) / 2).tolist()
         visible = annotated if extended else annotated & (flags[i] == 0)
         persons.append(Person(image, 0, split, (x, y), side / 200, joints, visible, head))
-    return persons, images
+    return Reading(persons, images, skipped)
 
 
 def _read_joints(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:

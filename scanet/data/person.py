@@ -1,7 +1,10 @@
-"""The one record that every reader yields and the store holds."""
+"""The one record that every reader yields and the store holds, and what a reader says of a folder."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,3 +31,40 @@ class Person:
     joints: np.ndarray
     visible: np.ndarray
     head_size: float
+
+
+class Skipped(NamedTuple):
+    """A person whom a reader left out. number: `Person.index`. reason: a few words, the same for all of a kind."""
+
+    image: str
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A data set's folder as read. Printed, it is a table of the splits and of the reasons for leaving persons out.
+
+    images: the folder of the photographs. expected: how many persons of each split the published release gives;
+    empty where that is not known. warning: a sentence, if the files look like something else than they should be.
+    """
+
+    persons: Sequence[Person]
+    images: Path
+    skipped: Sequence[Skipped]
+    expected: Mapping[str, int] = field(default_factory=dict)
+    warning: str = ""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Persons read, by split."""
+        return Counter(person.split for person in self.persons)
+
+    def __str__(self) -> str:
+        counts, expected = self.counts, self.expected
+        lines = [f"{'split':<8}{'read':>8}" + (f"{'expected':>10}" if expected else "")]
+        for split in ("train", "valid", "test"):
+            if counts[split] or split in expected:
+                lines.append(f"{split:<8}{counts[split]:>8,}" + (f"{expected[split]:>10,}" if expected else ""))
+        reasons = Counter(person.reason for person in self.skipped)
+        return "\n".join([*lines, *(f"{'skipped':<8}{n:>8,}  {reason}" for reason, n in reasons.most_common())])
