@@ -57,6 +57,10 @@ class Network:
     heatmap_std: float | None = None  # see Settings
 
 
+#: Settings that say how synthetic persons are drawn.
+_SYNTHETIC = ("synthetic_train", "synthetic_valid", "part_scale", "clutter")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that decides a run. Defaults are the recipe of §3.1 and, where it is silent, of PN and PHT."""
@@ -123,11 +127,12 @@ class Settings:
     def overrides(self) -> dict[str, Any]:
         """What differs from the preset, by name: in no canonical run, and part of a run's folder name."""
         preset = resolve(preset=self.preset, module=self.module, seed=self.seed).identity()
-        return {name: value for name, value in self.identity().items() if value != preset[name]}
+        return {name: value for name, value in self.identity().items() if name not in preset or value != preset[name]}
 
     def identity(self) -> dict[str, Any]:
         """What decides the outcome of training, apart from the data's content."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("data", "tta")}
+        without = ("data", "tta", *(() if self.dataset == "synthetic" else _SYNTHETIC))
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(

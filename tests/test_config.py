@@ -66,6 +66,9 @@ def test_the_place_of_the_data_and_the_test_are_no_part_of_the_identity() -> Non
     assert "data" not in here.identity()
     for name, value in {"seed": 1, "module": "ALL", "clutter": 0.1, "limit": 5}.items():
         assert resolve(**{"preset": "tiny", name: value}).identity() != here.identity()
+    photographs = [resolve(preset="lspet", clutter=clutter) for clutter in (0.1, 0.2)]  # nobody is drawn
+    assert photographs[0].identity() == photographs[1].identity()
+    assert photographs[0].overrides() == {}
 
 
 @pytest.mark.parametrize("name", ROWS)
