@@ -163,5 +163,27 @@ def evaluate(
     print(f"AUC 0 to 0.5: {scores.auc:.3f} (mean of 51 thresholds), {scores.auc_integrated:.3f} (official toolkit)")
 
 
+@app.command()
+def submit(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    mat: Annotated[Path, typer.Option(help="MPII's mpii_human_pose_v1_u12_1.mat.")],
+    data: Annotated[Path, typer.Option(help="The store that `scanet prepare mpii` filled.")],
+    tta: Annotated[str, typer.Option(help="As for evaluate.")] = "flip",
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("pred_keypoints_mpii.mat"),
+) -> None:
+    """Predict MPII's test persons and write the file that its server scores.
+
+    Example: scanet submit experiments/results/paper/ablation/SSA-s0 --mat mpii/mpii_human_pose_v1_u12_1.mat
+    --data data/mpii-320.h5
+    """
+    from scanet import experiment
+    from scanet.device import describe, pick_device
+
+    settings = resolve(tta=tta)
+    print(f"Device: {describe(pick_device())}")
+    images, persons = experiment.submit(run, mat, data, settings.tta, output)
+    print(f"{persons} persons in {images} test images: {output}")
+
+
 if __name__ == "__main__":
     main()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from scanet import cost, results
+from scanet import cost, results, submission
 from scanet.config import EPHEMERAL, Settings, Tta, resolve
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
@@ -27,7 +27,7 @@ from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
 from scanet.predictions import read_predictions, read_truth
 from scanet.results import Record
-from scanet.skeleton import LSP, SKELETONS
+from scanet.skeleton import LSP, MPII, SKELETONS
 from scanet.train import train
 
 _READERS: Mapping[str, Callable[[Path], Reading]] = {
@@ -288,23 +288,55 @@ def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = 
     data: a store; None for the record's own scores, without running anything. The store may have another skeleton:
     joints are matched by name, and those that the network does not know are not scored.
     """
-    record = results.load(run_folder)
-    if record is None:
-        raise UserError(f"{run_folder} holds no run.json: give the folder of a finished run")
+    record = _finished(run_folder)
     if data is None:
         if tta not in record.run["metrics"]:
             raise UserError(f"{record.name} has no scores with tta {tta!r}: give the store with --data")
         return record.scores(tta), f"{record.name}, {record.run['data']['dataset']}, {tta}"
-    model = record.model()
-    if model is None:
-        raise UserError(f"{run_folder} has no weights.safetensors on this machine: train the run here first")
-    store, device = Store(data), pick_device()
+    model, store, device = _trained(record), Store(data), pick_device()
     rows = store.indices("valid")
     if not len(rows):
         raise UserError(f"{data} has no validation persons: prepare it with a validation list")
     persons = Persons(store, rows, device)
     predictions = _predict(model.to(device), persons, record.settings["input_size"], tta, progress=progress)
     return scores(predictions, store, rows), f"{record.name} on {data.name}, {tta}, {describe(device)}"
+
+
+def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> tuple[int, int]:
+    """Write a finished run's joints of MPII's test persons for its server; the numbers of images and persons.
+
+    mat: the official file. data: the store that was prepared from it.
+    """
+    record = _finished(run_folder)
+    if record.skeleton is not MPII:
+        raise UserError(
+            f"{run_folder} predicts {len(record.skeleton.joints)} joints and not MPII's {len(MPII.joints)}: "
+            f"give a run of preset paper"
+        )
+    model, store, device = _trained(record), Store(data), pick_device()
+    rows = store.indices("test")
+    if not len(rows):
+        raise UserError(f"{data} has no test persons: fill a store with MPII's by `scanet prepare mpii FOLDER`")
+    keys = [(str(store.image[row]), int(store.index[row])) for row in rows]
+    submission.check(mat, keys)  # before the long part
+    persons = Persons(store, rows, device)
+    found = _predict(model.to(device), persons, record.settings["input_size"], tta, progress=True)
+    images = submission.write(output, mat, dict(zip(keys, found.joints, strict=True)))
+    return images, len(rows)
+
+
+def _finished(run_folder: Path) -> Record:
+    record = results.load(run_folder)
+    if record is None:
+        raise UserError(f"{run_folder} holds no run.json: give the folder of a finished run")
+    return record
+
+
+def _trained(record: Record) -> SCANet:
+    model = record.model()
+    if model is None:
+        raise UserError(f"{record.folder} has no weights.safetensors on this machine: train the run here first")
+    return model
 
 
 def evaluate_file(path: Path, truth: Path, key: str | None) -> Scores:

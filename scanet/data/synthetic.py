@@ -17,9 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 from tqdm import tqdm
 
+from scanet.data.matlab import save, struct, struct_array
 from scanet.data.mpii import MAT_NAME
 from scanet.files import UserError, whole_folder
 from scanet.skeleton import MPII
@@ -508,23 +508,6 @@ def _annotation(
 # Files -----------------------------------------------------------------------------------------------------------
 
 
-def _struct(**fields: Any) -> np.ndarray:
-    """A 1 x 1 Matlab struct."""
-    array = np.empty((1, 1), dtype=[(name, object) for name in fields])
-    for name, value in fields.items():
-        array[name][0, 0] = value
-    return array
-
-
-def _struct_array(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> np.ndarray:
-    """A 1 x N Matlab struct array, one element a row."""
-    array = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
-    for name in names:
-        for k, row in enumerate(rows):
-            array[name][0, k] = row[name]
-    return array
-
-
 def _annorect(person: PersonRecord) -> dict[str, Any]:
     """One element of `annorect`. Matlab counts pixels from 1."""
     points = [
@@ -534,9 +517,9 @@ def _annorect(person: PersonRecord) -> dict[str, Any]:
     ]
     return {
         **dict(zip(("x1", "y1", "x2", "y2"), np.add(person.head_box, 1).tolist(), strict=True)),
-        "annopoints": _struct(point=_struct_array(points, ("x", "y", "id", "is_visible"))),
+        "annopoints": struct(point=struct_array(points, ("x", "y", "id", "is_visible"))),
         "scale": person.scale,
-        "objpos": _struct(x=person.objpos[0] + 1, y=person.objpos[1] + 1),
+        "objpos": struct(x=person.objpos[0] + 1, y=person.objpos[1] + 1),
     }
 
 
@@ -545,8 +528,8 @@ def write_mpii_mat(path: Path, images: Sequence[ImageRecord]) -> None:
     names = ("x1", "y1", "x2", "y2", "annopoints", "scale", "objpos")
     annolist = [
         {
-            "image": _struct(name=image.name),
-            "annorect": _struct_array([_annorect(person) for person in image.people], names),
+            "image": struct(name=image.name),
+            "annorect": struct_array([_annorect(person) for person in image.people], names),
         }
         for image in images
     ]
@@ -554,16 +537,13 @@ def write_mpii_mat(path: Path, images: Sequence[ImageRecord]) -> None:
     for k, image in enumerate(images):
         single[k, 0] = np.ones((1, 1)) if image.people else np.zeros((0, 0))
     act = {"cat_name": np.zeros((0, 0)), "act_name": np.zeros((0, 0)), "act_id": -1}
-    release = _struct(
-        annolist=_struct_array(annolist, ("image", "annorect")),
+    release = struct(
+        annolist=struct_array(annolist, ("image", "annorect")),
         img_train=np.array([[int(image.is_train) for image in images]], dtype=np.uint8),
         single_person=single,
-        act=_struct_array([act] * len(images), tuple(act)).T,
+        act=struct_array([act] * len(images), tuple(act)).T,
     )
-    savemat(path, {"RELEASE": release}, do_compression=True)
-    # The first 116 bytes are free text, in which scipy writes the platform and the time.
-    with path.open("r+b") as file:
-        file.write(b"MATLAB 5.0 MAT-file, written by scanet".ljust(116))
+    save(path, {"RELEASE": release})
 
 
 def _torso_angle(part: np.ndarray) -> np.ndarray:
