@@ -168,7 +168,7 @@ def submit(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     mat: Annotated[Path, typer.Option(help="MPII's mpii_human_pose_v1_u12_1.mat.")],
     data: Annotated[Path, typer.Option(help="The store that `scanet prepare mpii` filled.")],
-    tta: Annotated[str, typer.Option(help="As for evaluate.")] = "flip",
+    tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("pred_keypoints_mpii.mat"),
 ) -> None:
     """Predict MPII's test persons and write the file that its server scores.

@@ -28,7 +28,8 @@ def check(mat: Path, persons: Collection[tuple[str, int]]) -> None:
     Raises:
         UserError: one is missing or too many, or `mat` cannot be read.
     """
-    wanted = {(person.image, person.index) for person in mpii.read_mat(mat, set()) if person.split == "test"}
+    found, _ = mpii.read_mat(mat, set())
+    wanted = {(person.image, person.index) for person in found if person.split == "test"}
     given = set(persons)
     if given - wanted:
         image, index = min(given - wanted)

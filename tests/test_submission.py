@@ -283,7 +283,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         others = [PersonRecord(**{**vars(scene.person), "scale": scene.person.scale * s}) for s in (1, 1.2, 0.8)]
         images.append(ImageRecord(name, name == "t.jpg", others[:people]))
     write_mpii_mat(folder / mpii.MAT_NAME, images)
-    persons = mpii.read_mat(folder / mpii.MAT_NAME, set())
+    persons, _ = mpii.read_mat(folder / mpii.MAT_NAME, set())
     # The order of a store's rows is not to matter.
     fill(folder / "mpii.h5", persons[::-1], folder, dataset="mpii", resolution=80, progress=False)
     with pytest.MonkeyPatch.context() as patch:
@@ -336,7 +336,7 @@ def test_submit_says_what_is_missing(
     assert "cannot be read as MPII's .mat" in refusal(run, project / "mpii.h5", project / "nothing.mat")
 
     part = tmp_path / "part.h5"
-    persons = [p for p in mpii.read_mat(project / mpii.MAT_NAME, set()) if (p.image, p.index) != ("a.jpg", 1)]
+    persons = [p for p in mpii.read_mat(project / mpii.MAT_NAME, set())[0] if (p.image, p.index) != ("a.jpg", 1)]
     fill(part, persons, project, dataset="mpii", resolution=80, progress=False)
     assert "have no prediction, such as person 1 of a.jpg" in refusal(run, part)
 
