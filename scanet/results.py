@@ -130,7 +130,7 @@ def write(
 ) -> Record:
     """Write the record in one step: nobody sees a part of it. columns: further datasets of predictions.h5."""
     with whole_folder(folder) as temporary:
-        (temporary / "run.json").write_text(json.dumps(run, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(temporary / "run.json", run)
         pd.DataFrame(list(history)).to_csv(temporary / "history.csv", index=False)
         with h5py.File(temporary / "predictions.h5", "w") as file:
             tables = {"joints": predictions.joints, "heat": predictions.heat, **columns}

@@ -18,17 +18,6 @@ from scanet.files import UserError
 from scanet.results import Record
 from scanet.skeleton import LSP, MPII
 
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder of its own, so that nothing is written into this one."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "experiments").mkdir()
-    shutil.copy(ROOT / "experiments" / "paper.yaml", folder / "experiments")
-    return folder
-
 
 @pytest.fixture(autouse=True)
 def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ABLATION = ROOT / "experiments" / "ablation.ipynb"
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "experiments").mkdir()
-    shutil.copy(ROOT / "experiments" / "paper.yaml", folder / "experiments")
-    return folder
 
 
 def papermill(project: Path, notebook: Path, output: Path, *parameters: str) -> subprocess.CompletedProcess[str]:

@@ -270,26 +270,22 @@ def call(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a trained run, MPII's .mat, and the store `mpii.h5` of its persons: 1 to train, 4 to test."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "experiments").mkdir()
-    root = Path(__file__).parents[1]
-    shutil.copy(root / "experiments" / "paper.yaml", folder / "experiments")
+def project(project: Path) -> Path:
+    """The project with a trained run, MPII's .mat, and the store `mpii.h5` of its persons: 1 to train, 4 to test."""
     images = []
     for k, (name, people) in enumerate({"t.jpg": 1, "b.jpg": 1, "nobody.jpg": 0, "a.jpg": 3}.items()):
         scene = synthetic.render(np.random.default_rng(k), 0.5, 0.5)
-        Image.fromarray(scene.image).save(folder / name)
+        Image.fromarray(scene.image).save(project / name)
         others = [PersonRecord(**{**vars(scene.person), "scale": scene.person.scale * s}) for s in (1, 1.2, 0.8)]
         images.append(ImageRecord(name, name == "t.jpg", others[:people]))
-    write_mpii_mat(folder / mpii.MAT_NAME, images)
-    persons, _ = mpii.read_mat(folder / mpii.MAT_NAME, set())
+    write_mpii_mat(project / mpii.MAT_NAME, images)
+    persons, _ = mpii.read_mat(project / mpii.MAT_NAME, set())
     # The order of a store's rows is not to matter.
-    fill(folder / "mpii.h5", persons[::-1], folder, dataset="mpii", resolution=80, progress=False)
+    fill(project / "mpii.h5", persons[::-1], project, dataset="mpii", resolution=80, progress=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCANET_HOME", str(folder))
+        patch.setenv("SCANET_HOME", str(project))
         assert call("train", "Baseline", "--preset", "tiny", "--epochs", 1) == 0
-    return folder
+    return project
 
 
 @pytest.fixture
