@@ -14,6 +14,13 @@ DatasetName = Literal["synthetic", "lspet", "mpii"]
 Target = Literal["subpixel", "floor"]
 Tta = Literal["none", "flip", "six-scale"]
 Schedule = Literal["drops", "linear"]
+AttentionPlace = Literal["output", "features"]
+TestMap = Literal["noise-free", "mean"]
+Upsampling = Literal["nearest", "bilinear"]
+
+#: Raised by one when the same settings begin to give other weights: records of another recipe are old.
+#: tests/test_recipe.py compares short runs with stored losses and says when that is due.
+RECIPE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,7 @@ class Row:
     title: str
     place: str = "Table 2"
     msfi: bool = True
+    block: bool = False  # of a row without MSFI: the residual block that all the others have
     bdmp: bool = False
     sacwa: bool = False
     attention: Attention = "none"
@@ -33,6 +41,7 @@ class Row:
 ROWS: Mapping[str, Row] = types.MappingProxyType(
     {
         "Baseline": Row(title="Baseline", msfi=False),
+        "Block": Row(title="Baseline+block", place="a control", msfi=False, block=True),
         "MSFI": Row(title="MSFI"),
         "BDMP": Row(title="MSFI+BDMP", bdmp=True),
         "SACWA": Row(title="MSFI+SACWA", sacwa=True),
@@ -54,7 +63,12 @@ class Network:
     stacks: int = 2  # §3.3.1
     channels: int = 256  # §2.1; the reduced features have an eighth of it: 256 -> 32
     tau: float = 1.0  # §3.3.3
-    heatmap_std: float | None = None  # see Settings
+    attention_place: AttentionPlace = "output"  # this and all below: see Settings
+    attention_skip: bool = False
+    test_map: TestMap = "noise-free"
+    shared_messages: bool = False
+    upsampling: Upsampling = "nearest"
+    heatmap_std: float | None = None
 
 
 #: Settings that say how synthetic persons are drawn.
@@ -81,6 +95,13 @@ class Settings:
     stacks: int = 2  # §3.3.1
     channels: int = 256  # §2.1
     tau: float = 1.0  # §3.3.3
+    # Where the paper is silent or has two readings; the specification curve of `choices` varies them
+    attention_place: AttentionPlace = "output"  # SSA behind the output layers (§2.3) or before them (§2)
+    attention_skip: bool = False  # add the features that were attended to: x + x * map
+    attention_noise: bool = True  # Eq. (8) in training
+    test_map: TestMap = "noise-free"  # in testing; "mean": the expectation of the noisy map
+    shared_messages: bool = False  # one H and one G for all levels of Eq. (1) and (2)
+    upsampling: Upsampling = "nearest"  # of F22 .. F24
     # Standard deviation of the heat-map convolutions' initial weights (paper silent). None: PyTorch's default, which
     # is Torch7's; HR takes 0.001, and a run of a few thousand images gains much from it.
     heatmap_std: float | None = None
@@ -89,6 +110,7 @@ class Settings:
     batch_size: int = 6  # PN
     learning_rate: float = 2.5e-4  # §3.1
     schedule: Schedule = "drops"  # §3.1's three drops, or linearly to zero, for runs of a minute
+    sync_batch_norm: bool = False  # of several GPUs: statistics of the whole batch
     top_k: int = 8  # joints kept by hard mining, the row ALL only (paper silent: CPN)
     # Augmentation (§3.1 names rotation, scaling and colour; the numbers are PN's)
     scale_jitter: float = 0.25
@@ -121,6 +143,11 @@ class Settings:
             stacks=self.stacks,
             channels=self.channels,
             tau=self.tau,
+            attention_place=self.attention_place,
+            attention_skip=self.attention_skip,
+            test_map=self.test_map,
+            shared_messages=self.shared_messages,
+            upsampling=self.upsampling,
             heatmap_std=self.heatmap_std,
         )
 
@@ -226,7 +253,7 @@ def _checked(name: str, value: Any, type_: Any) -> Any:
     if wanted is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not wanted:
-        kind = {int: "a whole number", float: "a number", str: "text"}[wanted]
+        kind = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}[wanted]
         low_high = " from {} to {}".format(*_RANGES[name]) if name in _RANGES else ""
         raise UserError(f"{name} is {value!r}: allowed is {kind}{low_high}")
     if name in _RANGES:

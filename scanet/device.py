@@ -1,6 +1,7 @@
 """Which processor, and which number format it is fast in."""
 
 import ctypes
+import os
 import sys
 from contextlib import AbstractContextManager
 
@@ -8,8 +9,9 @@ import torch
 
 
 def pick_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
+    """CUDA, else Apple's MPS, else the CPU. Of several GPUs, the one that this process's launcher gives it."""
     if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from scanet import cost, results, submission
-from scanet.config import EPHEMERAL, Settings, Tta, resolve
+from scanet import cost, processes, results, submission
+from scanet.config import EPHEMERAL, RECIPE, Settings, Tta, resolve
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
 from scanet.data.person import Reading
@@ -155,26 +155,31 @@ def run_or_load(settings: Settings, experiment: str = "ablation", *, progress: b
     A record that older code made is loaded all the same, with a notice: it is never silently trained again. Only
     the presets that git does not keep (tiny, quick) are.
     """
+    device = pick_device()
+    processes.join(device)
     folder = results.folder_of(settings, experiment)
-    record = results.load(folder)
-    try:
-        store = open_store(settings, progress=progress)
-    except UserError:
-        if record is None or settings.data is not None:
-            raise
-        store = None
-    if record is not None:
-        notice = record.outdated(settings, store.fingerprint if store else None)
-        if not notice or settings.preset not in EPHEMERAL:
-            if notice:
-                notice += f"; to train it again, delete {folder.relative_to(home())}"
-            record = _with_scores(record, settings.tta, store, progress=progress)
-            return Run(settings, record, notice, record.model(), store)
-        print(f"{record.name} is trained again: {notice}.", file=sys.stderr)
-    assert store is not None  # only a record can do without one
-    record = _train(settings, experiment, store, folder, progress=progress)
-    record = _with_scores(record, settings.tta, store, progress=progress)
-    return Run(settings, record, "", record.model(), store)
+    with processes.first_goes_first():
+        record = results.load(folder)
+        try:
+            store = open_store(settings, progress=progress)
+        except UserError:
+            if record is None or settings.data is not None:
+                raise
+            store = None
+    notice = record.outdated(settings, store.fingerprint if store else None) if record is not None else ""
+    if notice and settings.preset not in EPHEMERAL:
+        notice += f"; to train it again, delete {folder.relative_to(home())}"
+    elif record is None or notice:
+        assert store is not None  # only a record can do without one
+        if notice and processes.rank() == 0:
+            print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
+        notice = ""
+        _train(settings, experiment, store, folder, progress=progress)
+    with processes.first_goes_first():
+        record = results.load(folder)
+        assert record is not None
+        record = _with_scores(record, settings.tta, store, progress=progress)
+    return Run(settings, record, notice, record.model(), store)
 
 
 def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: bool = True) -> Record:
@@ -196,14 +201,19 @@ def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: boo
     return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
 
 
-def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, progress: bool) -> Record:
+def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, progress: bool) -> None:
+    """Train, and write the record; of several processes, number 0 does the writing."""
     device = pick_device()
-    print(f"Training {folder.name} ({settings.preset}) on {describe(device)}", file=sys.stderr)
+    where = describe(device) + (f", {processes.count()} processes" if processes.count() > 1 else "")
+    if processes.rank() == 0:
+        print(f"Training {folder.name} ({settings.preset}) on {where}", file=sys.stderr)
     key = results.key_of(settings, experiment, store.fingerprint)
     checkpoint = folder.parent / f".{folder.name}-{key}" / "checkpoint.safetensors"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     model, history = train(settings, store, checkpoint, device, progress=progress)
+    if processes.rank() > 0:
+        return
     rows = store.indices("valid")[: settings.limit]
     persons = Persons(store, rows, device)
     predictions = {tta: _predict(model, persons, settings.input_size, tta) for tta in ("none", "flip")}
@@ -213,7 +223,7 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
         "settings": settings.identity(),
         "overrides": settings.overrides(),
         "key": key,
-        "code": results.code_hash(),
+        "recipe": RECIPE,
         "data": {
             "dataset": store.dataset,
             "fingerprint": store.fingerprint,
@@ -225,7 +235,7 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
             "parameters": cost.parameters(settings.network(len(store.skeleton.joints))),
         },
         "metrics": {tta: scores(found, store, rows).as_dict() for tta, found in predictions.items()},
-        "device": describe(device),
+        "device": where,
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
         "peak_memory": peak_memory(device),
@@ -240,10 +250,9 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
         "head_size": store.head_size[rows],
         "row": rows,
     }
-    record = results.write(folder, run, history, model, predictions["flip"], columns)
+    results.write(folder, run, history, model, predictions["flip"], columns)
     checkpoint.unlink()
     checkpoint.parent.rmdir()
-    return record
 
 
 def _predict(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:

@@ -4,7 +4,6 @@
 history.csv (a row an epoch), predictions.h5 (the validation persons) and, not in git, weights.safetensors.
 """
 
-import ast
 import hashlib
 import importlib.metadata
 import json
@@ -12,8 +11,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +22,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from scanet.config import ROWS, Network, Settings
+from scanet.config import RECIPE, ROWS, Network, Settings
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
 from scanet.pckh import Scores
 from scanet.skeleton import SKELETONS, Skeleton
-
-#: The modules that shape what training does to the weights; a change in one of them makes a record old.
-_PACKAGE = Path(__file__).parent
-TRAINING_CODE = ("model", "losses.py", "data/heatmaps.py", "data/transforms.py", "data/loader.py", "train.py")
 
 
 def folder_of(settings: Settings, experiment: str) -> Path:
@@ -42,24 +36,13 @@ def folder_of(settings: Settings, experiment: str) -> Path:
     return results_folder() / settings.preset / experiment / f"{settings.module}-s{settings.seed}{changed}"
 
 
-@cache
-def code_hash() -> str:
-    """16 hex digits of `TRAINING_CODE`'s syntax trees: comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
-    for entry in TRAINING_CODE:
-        path = _PACKAGE / entry
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-                    node.body = node.body[1:]
-            digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 def key_of(settings: Settings, experiment: str, fingerprint: str) -> str:
-    """16 hex digits of all that decides the run: settings, the data's content, the training code."""
-    parts = {"experiment": experiment, "settings": settings.identity(), "data": fingerprint, "code": code_hash()}
+    """16 hex digits of all that decides the run: settings, the data's content, the training recipe."""
+    return digest(experiment=experiment, settings=settings.identity(), data=fingerprint, recipe=RECIPE)
+
+
+def digest(**parts: Any) -> str:
+    """16 hex digits of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -110,12 +93,14 @@ class Record:
         fingerprint: of the data at hand; None where there is none, and the record's own is believed.
         """
         now = settings.identity()
-        names = sorted(name for name in now if name not in self.settings or now[name] != self.settings[name])
+        # A setting younger than the record had the effect of its default, else RECIPE would have been raised.
+        then = {f.name: f.default for f in fields(Settings)} | self.settings
+        names = sorted(name for name in now if now[name] != then[name])
         if names:
             return f"the preset has changed since ({', '.join(names)})"
         if fingerprint is not None and self.run["data"]["fingerprint"] != fingerprint:
             return f"it was made from other data (fingerprint {self.run['data']['fingerprint']}, now {fingerprint})"
-        if self.run["code"] != code_hash():
+        if self.run.get("recipe") != RECIPE:
             return f"it was made by older training code (commit {self.run['commit'][:12]})"
         return ""
 
@@ -157,10 +142,13 @@ def add_scores(record: Record, tta: str, predictions: Predictions, scores: Score
 def load(folder: Path) -> Record | None:
     """The record in `folder`; None if there is none. Raises UserError if it is broken."""
     path = folder / "run.json"
-    if not path.exists():
-        return None
+    return Record(folder, _read(path)) if path.exists() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return Record(folder, json.loads(path.read_text(encoding="utf-8")))
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return run
     except ValueError as error:
         raise UserError(f"{path} is no run record ({error}): delete its folder and run again") from error
 
@@ -172,6 +160,42 @@ def records(preset: str, experiment: str = "ablation") -> list[Record]:
     canonical = [record for record in found if record is not None and record.canonical]
     order = list(ROWS)
     return sorted(canonical, key=lambda r: (order.index(r.settings["module"]), r.settings["seed"]))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Something measured on finished runs: a folder of run.json and table.csv, named like a run's."""
+
+    folder: Path
+    run: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.folder.parts[-3:])
+
+    def table(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "table.csv")
+
+
+def write_measurement(folder: Path, run: dict[str, Any], table: pd.DataFrame) -> Measurement:
+    """Write the measurement in one step.
+
+    run: experiment, preset, module, seed, overrides, sources (the runs' names and keys), settings, key, device,
+    seconds, created and `provenance`.
+    """
+    with whole_folder(folder) as temporary:
+        write_json(temporary / "run.json", run)
+        table.to_csv(temporary / "table.csv", index=False)
+    return Measurement(folder, run)
+
+
+def measurements(preset: str, experiment: str) -> list[Measurement]:
+    """The canonical measurements of a preset, in the order of Table 2 and of the seeds."""
+    folder = results_folder() / preset / experiment
+    runs = [(path.parent, _read(path)) for path in folder.glob("[!.]*/run.json")]
+    found = [Measurement(folder, run) for folder, run in runs if not run["overrides"]]
+    order = list(ROWS)
+    return sorted(found, key=lambda m: (order.index(m.run["module"]), m.run["seed"]))
 
 
 def save_model(model: SCANet, path: Path) -> None:

@@ -8,6 +8,8 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
+from scanet import processes
 from scanet.config import Settings
 from scanet.data.loader import Persons
 from scanet.data.store import Store
@@ -106,6 +109,9 @@ def train(
 ) -> tuple[SCANet, list[Epoch]]:
     """Train from `checkpoint` on if it exists, else from the start; returns the model and a row for each epoch.
 
+    Started in several processes, each takes its share of every batch, by its own batch statistics; gradients are
+    averaged, and process 0 writes the checkpoint.
+
     A row holds epoch, learning_rate, loss, pckh (plain mean over the validation persons, one forward pass each),
     seconds and images_per_second of training.
     """
@@ -115,10 +121,20 @@ def train(
             f"{len(training_rows)} training persons are fewer than a batch of {settings.batch_size}: "
             "give a smaller batch_size or more data"
         )
+    if settings.batch_size % processes.count():
+        raise UserError(
+            f"a batch of {settings.batch_size} cannot be shared by {processes.count()} processes: "
+            f"give a batch_size that is a multiple of {processes.count()}"
+        )
     keep_freed_memory()
     people = Persons(store, training_rows, device)
-    held_out = Persons(store, store.indices("valid")[: settings.limit], device)
+    held_out_rows = store.indices("valid")[: settings.limit]
+    held_out = Persons(store, held_out_rows[processes.rank() :: processes.count()], device)
     model = build(settings, len(store.skeleton.joints), device)
+    if settings.sync_batch_norm:
+        if device.type != "cuda":
+            raise UserError(f"sync_batch_norm is for GPUs, and this is a {device.type}: leave it out")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = torch.optim.RMSprop(  # Torch7's too: alpha 0.99, eps added after the square root
         [flatten(model)], lr=settings.learning_rate, alpha=0.99, eps=1e-8
     )
@@ -128,17 +144,20 @@ def train(
     with Progress(settings, len(people), len(run.history), show=progress) as bar:
         for epoch in range(len(run.history) + 1, settings.epochs + 1):
             row = train_epoch(run, people, settings, epoch, bar)
+            average_statistics(model)
             row["pckh"] = validate(model, held_out, settings)
             bar.epoch_done(row)
             run.history.append(row)
-            run.save(checkpoint)
+            if processes.rank() == 0:
+                run.save(checkpoint)
     return model, run.history
 
 
 def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, bar: "Progress") -> Epoch:
     device = people.device
     linear = settings.schedule == "linear"
-    steps = len(people) // settings.batch_size
+    steps, share = len(people) // settings.batch_size, settings.batch_size // processes.count()
+    mine = slice(processes.rank() * share, (processes.rank() + 1) * share)  # of every batch
     rate = (
         linear_rate((epoch - 1) / settings.epochs, settings.learning_rate)
         if linear
@@ -146,33 +165,35 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     )
     set_rate(run.optimizer, rate)
     random = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch))
-    order = torch.randperm(len(people), generator=random)
+    order = torch.randperm(len(people), generator=random)[: steps * settings.batch_size].view(steps, -1)
     augmentation = draw_augmentation(len(people), settings, random)
     noise_source = torch.Generator(device).manual_seed(epoch_seed(settings.seed, epoch))
     cells = settings.heatmap_size
     noise_shape = (settings.batch_size, settings.stacks, cells, cells)
-    noisy = settings.row.attention == "sharper"
+    noisy = settings.row.attention == "sharper" and settings.attention_noise
     top_k = settings.top_k if settings.row.hard_mining else None
     run.model.train()
     start = time.perf_counter()
     total = torch.zeros((), device=device)
     batches = 0
-    for batch in people.training_batches(settings, order, augmentation):
+    (weights,) = run.optimizer.param_groups[0]["params"]
+    for batch in people.training_batches(settings, order[:, mine], augmentation):
         if linear:
             done = (epoch - 1 + batches / steps) / settings.epochs
             set_rate(run.optimizer, linear_rate(done, settings.learning_rate))
-        noise = gumbel_difference(noise_shape, noise_source) if noisy else None
+        noise = gumbel_difference(noise_shape, noise_source)[mine] if noisy else None
         with autocast(device):
             heatmaps, _ = run.model(batch.images.contiguous(memory_format=torch.channels_last), noise)
         loss = heatmap_loss(heatmaps, batch.heatmaps, top_k)
         run.optimizer.zero_grad(set_to_none=False)
         loss.backward()
+        processes.average(weights.grad)
         run.optimizer.step()
         total += loss.detach()
         batches += 1
         bar.batch_done(settings.batch_size)
+    processes.average(total)
     mean_loss = float(total) / batches  # waits for the device
-    (weights,) = run.optimizer.param_groups[0]["params"]
     if not math.isfinite(mean_loss) or not weights.isfinite().all():
         raise UserError(f"the loss became {mean_loss} in epoch {epoch}: give a learning_rate below {rate:g}")
     seconds = time.perf_counter() - start
@@ -195,12 +216,19 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 def validate(model: SCANet, persons: Persons, settings: Settings) -> float:
-    """PCKh@0.5, plain mean, percent, without test-time augmentation."""
+    """PCKh@0.5, plain mean, percent, without test-time augmentation; of several processes' persons together."""
     predictions = predict(model, persons, size=settings.input_size, tta="none")
     store, rows = persons.store, persons.rows
     metric = PCK(store.skeleton)
     metric.update(predictions.joints, store.joints[rows], store.head_size[rows])
-    return metric.compute().row("plain")["Mean"]
+    return reduce(add, processes.gather(metric)).compute().row("plain")["Mean"]
+
+
+def average_statistics(model: nn.Module) -> None:
+    """The mean of all processes' batch-normalisation statistics, in each of them."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            processes.average(buffer)
 
 
 class Progress:
@@ -214,7 +242,7 @@ class Progress:
             desc=f"{settings.module} seed {settings.seed}",
             unit="image",
             unit_scale=True,
-            disable=not show,
+            disable=not show or processes.rank() > 0,
             mininterval=1.0,
             dynamic_ncols=True,
         )

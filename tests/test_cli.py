@@ -39,7 +39,7 @@ def test_info_prints_every_rows_count(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert counts["Baseline"]["parameters"] == {"1": 3426448, "2": 6570400, "4": 12858304, "8": 25434112}
     assert counts["MSFI+ALL"]["parameters"]["4"] == 15581956
     assert counts["Baseline"]["flops"]["2"] == flops(Network())
-    assert len(counts) == 9
+    assert len(counts) == 10
     assert call(monkeypatch, "info") == 0
     printed = capsys.readouterr().out
     assert "15.582" in printed
@@ -69,7 +69,7 @@ def test_evaluate_scores_anybodys_file(
     ("arguments", "sentence"),
     [
         (["evaluate", "nothing.h5"], "for a prediction file, give --truth FILE as well"),
-        (["train", "SSSA"], "module 'SSSA' is no row of Table 2: allowed are Baseline, MSFI, BDMP"),
+        (["train", "SSSA"], "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI, BDMP"),
         (["train", "SSA", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["prepare", "mpii", "nowhere"], "there is no folder nowhere"),
         (["prepare", "synthetic", "--preset", "paper"], "has no synthetic data: choose one of tiny, quick"),

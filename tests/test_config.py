@@ -81,8 +81,10 @@ def test_rows_of_the_paper() -> None:
         row = ROWS[name]
         return row.msfi, row.bdmp, row.sacwa, row.attention, row.hard_mining
 
+    assert [name for name, row in ROWS.items() if row.block] == ["Block"]
     assert {name: modules(name) for name in ROWS} == {
         "Baseline": (False, False, False, "none", False),
+        "Block": (False, False, False, "none", False),
         "MSFI": (True, False, False, "none", False),
         "BDMP": (True, True, False, "none", False),
         "SACWA": (True, False, True, "none", False),

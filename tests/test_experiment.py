@@ -102,7 +102,7 @@ def test_a_record_takes_up_the_scores_of_six_scales(
 
 
 def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "code_hash", lambda: "0" * 16)
+    monkeypatch.setattr(results, "RECIPE", 0)
     assert "older training code" in run.record.outdated(run.settings, None)
     monkeypatch.setattr(experiment, "EPHEMERAL", ())
     monkeypatch.setattr(experiment, "train", lambda *_, **__: pytest.fail("trained again"))
@@ -120,24 +120,6 @@ def test_outdated_names_other_data_and_a_changed_preset(run: Run) -> None:
     assert "other data" in run.record.outdated(run.settings, "f" * 16)
     changed = dataclasses.replace(run.settings, sigma=2.0)
     assert run.record.outdated(changed, None) == "the preset has changed since (sigma)"
-
-
-def test_code_hash_ignores_comments_and_docstrings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = tmp_path / "losses.py"
-    monkeypatch.setattr(results, "_PACKAGE", tmp_path)
-    monkeypatch.setattr(results, "TRAINING_CODE", ("losses.py",))
-
-    def digest(text: str) -> str:
-        code.write_text(text, encoding="utf-8")
-        results.code_hash.cache_clear()
-        return results.code_hash()
-
-    try:
-        plain = digest("def f(x):\n    return x + 1\n")
-        assert digest('"""Doc."""\n\ndef f(x):\n    """Doc."""\n    return (x + 1)  # why\n') == plain
-        assert digest("def f(x):\n    return x + 2\n") != plain
-    finally:
-        results.code_hash.cache_clear()
 
 
 def test_overrides_have_a_folder_of_their_own() -> None:

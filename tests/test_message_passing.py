@@ -131,3 +131,33 @@ def test_msfi_passes_its_levels_through_bdmp() -> None:
     f1 = [torch.randn(1, 16, 16 >> i, 16 >> i) for i in range(4)]
     expected = torch.cat(passing.bdmp(list(plain(f1).split(2, dim=1))), dim=1)
     torch.testing.assert_close(passing(f1), expected)
+
+
+@torch.no_grad()
+def test_shared_messages_are_those_of_equal_convolutions(f3: list[Tensor]) -> None:
+    """One H and one G give what three equal ones give, with a third of their parameters."""
+    torch.manual_seed(0)
+    shared, apart = MessagePassing(3, shared=True), MessagePassing(3)
+    apart.R.load_state_dict(shared.R.state_dict())
+    for ours, theirs in ((shared.H, apart.H), (shared.G, apart.G)):
+        assert len(ours) == 1
+        for convolution in theirs:
+            convolution.load_state_dict(ours[0].state_dict())
+    for one, other in zip(shared(f3), apart(f3), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@torch.no_grad()
+def test_coarse_levels_are_up_sampled_as_asked() -> None:
+    """A ramp stays a ramp by bilinear interpolation, and becomes steps by the nearest neighbour."""
+    levels = [torch.zeros(1, 8, SIZE >> i, SIZE >> i) for i in range(4)]
+    levels[1][:] = torch.arange(SIZE // 2, dtype=torch.float32)
+    for upsampling, expected in (
+        ("nearest", torch.arange(SIZE) // 2),
+        ("bilinear", ((torch.arange(SIZE) - 0.5) / 2).clamp(0, SIZE // 2 - 1)),
+    ):
+        integration = MultiScaleIntegration(8, bdmp=False, upsampling=upsampling)
+        for reduce in integration.reduce:
+            reduce.weight[:] = 1 / 8
+            reduce.bias.zero_()
+        torch.testing.assert_close(integration(levels)[0, 1, 0], expected.float())

@@ -102,6 +102,7 @@ def test_parameters_that_each_module_adds() -> None:
     of = {name: parameters(Network(row=row, stacks=1)) for name, row in ROWS.items()}
     assert of["ALL"] - of["Baseline"] == sum(added.values()) == 680_913
     assert of["MSFI"] - of["Baseline"] == 4 * 257 * 32 + 129 * 256 + added["residual"]
+    assert of["Block"] - of["Baseline"] == added["residual"]
     assert of["BDMP"] - of["MSFI"] == 6 * 32 * (9 * 32 + 1) + 4 * 32 * (64 + 1)
     assert of["SACWA"] - of["MSFI"] == added["SACWA"] - 129 * 256  # it does without the 1x1 convolution
     assert of["SSA"] - of["MSFI"] == of["SCA"] - of["SACWA"] == of["soft"] - of["MSFI"] == added["SSA"]
@@ -213,7 +214,7 @@ def test_stem_leaves_a_quarter_of_the_resolution() -> None:
 # ---- Table 2's rows ----
 
 INTERMEDIATES = {
-    "Baseline": "", "MSFI": "integrated", "BDMP": "integrated", "SACWA": "integrated gate",
+    "Baseline": "", "Block": "", "MSFI": "integrated", "BDMP": "integrated", "SACWA": "integrated gate",
     "SSA": "integrated logits probability attention", "SCA": "integrated gate logits probability attention",
     "BDMP+SCA": "integrated gate logits probability attention",
     "ALL": "integrated gate logits probability attention", "soft": "integrated logits attention",
@@ -341,3 +342,40 @@ def test_channel_plan_of_the_paper() -> None:
     ]  # fmt: skip
     assert stack.refine.branch[2].in_channels == stack.heatmap.in_channels == 256
     assert stack.heatmap.out_channels == 16
+
+
+# ---- readings of the paper that can be chosen ----
+
+
+@torch.no_grad()
+def test_attention_before_the_output_layers(images: Tensor) -> None:
+    """Both readings have the same layers; only the place of SSA differs."""
+    torch.manual_seed(3)
+    behind = shaken(SCANet(small("SSA", stacks=1)))
+    before = shaken(SCANet(small("SSA", stacks=1, attention_place="features")))
+    before.load_state_dict(behind.state_dict())
+    (stack,) = behind.stacks
+    features = stack.refine(stack.widen(stack.msfi(stack.hourglass(behind.stem(images)))))
+    for model, expected in (
+        (behind, stack.ssa(stack.output(features))[0]),
+        (before, stack.output(stack.ssa(features)[0])),
+    ):
+        torch.testing.assert_close(model(images)[0][:, 0], stack.heatmap(expected))
+
+
+@torch.no_grad()
+def test_skip_around_the_attention() -> None:
+    torch.manual_seed(4)
+    plain, skipped = SpatialAttention(16, "sharper", 1.0), SpatialAttention(16, "sharper", 1.0, skip=True)
+    skipped.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 16, 8, 8)
+    torch.testing.assert_close(skipped(x)[0], x + plain(x)[0])
+
+
+@torch.no_grad()
+def test_control_is_the_baseline_with_the_block_behind_the_hourglass(images: Tensor) -> None:
+    torch.manual_seed(5)
+    control = shaken(SCANet(small("Block", stacks=1)))
+    (stack,) = control.stacks
+    features = stack.output(stack.refine(stack.hourglass(control.stem(images))[0]))
+    torch.testing.assert_close(control(images)[0][:, 0], stack.heatmap(features))

@@ -13,6 +13,7 @@ from scanet.model.spatial_attention import (
     PROBABILITY_FLOOR,
     SpatialAttention,
     gumbel_difference,
+    mean_map,
     normalise,
     sharpen,
     soft_attention,
@@ -326,3 +327,30 @@ def test_gradient_behind_the_sharper_map_is_the_larger_one() -> None:
     of_sharper, of_soft, of_none = gradients(sharper(x)[0]), gradients(soft(x)[0]), gradients(x)
     torch.testing.assert_close(of_soft, (high - low) * of_sharper + low * of_none, rtol=1e-3, atol=1e-6)
     assert of_sharper.norm() > 20 * of_soft.norm()
+
+
+# ---- the mean of the noisy map ----
+
+
+@pytest.mark.parametrize(("tau", "within"), [(0.1, 0.01), (1.0, 0.002), (10.0, 0.001)])
+def test_mean_map_is_the_expectation_over_the_noise(tau: float, within: float) -> None:
+    p = torch.linspace(0, 1, 101).view(1, 1, 1, -1)
+    noise = torch.logit((torch.arange(20_000) + 0.5) / 20_000)  # the logistic distribution's quantiles
+    logit = torch.logit(p.flatten(), eps=PROBABILITY_FLOOR)
+    expected = torch.sigmoid((logit[:, None] + noise) / tau).mean(dim=1)
+    assert (mean_map(p, tau).flatten() - expected).abs().max() < within
+    if tau == 1.0:  # far from the noise-free map, which is p itself
+        torch.testing.assert_close(
+            mean_map(torch.tensor([[[[0.9, 0.01]]]]), tau).flatten(), torch.tensor([0.816, 0.037]), atol=2e-3, rtol=0
+        )
+
+
+@torch.no_grad()
+def test_mean_map_is_for_testing_without_noise() -> None:
+    torch.manual_seed(0)
+    attention = SpatialAttention(4, "sharper", 1.0, test_map="mean")
+    x, noise = torch.randn(2, 4, 8, 8), torch.zeros(2, 1, 8, 8)
+    for training, drawn, averaged in ((True, None, False), (False, noise, False), (False, None, True)):
+        maps = attention.train(training)(x, drawn)[1]
+        expected = mean_map(maps["probability"], 1.0) if averaged else maps["probability"]
+        torch.testing.assert_close(maps["attention"], expected, atol=1e-5, rtol=1e-4)

@@ -86,7 +86,10 @@ def test_loss_falls_below_that_of_knowing_nothing(store: Store, tmp_path: Path) 
     assert history[-1]["loss"] < history[0]["loss"] / 2
     people = Persons(store, store.indices("train"), CPU)
     still = draw_augmentation(TRAINING, settings, torch.Generator().manual_seed(0))
-    empty = [b.heatmaps.square().mean() for b in people.training_batches(settings, torch.arange(TRAINING), still)]
+    empty = [
+        b.heatmaps.square().mean()
+        for b in people.training_batches(settings, torch.arange(TRAINING).view(-1, 4), still)
+    ]
     assert history[-1]["loss"] < torch.stack(empty).mean().item() * 2 / 3
 
 
@@ -184,7 +187,7 @@ def test_checkpoint_holds_tensors_and_the_history_alone(store: Store, tmp_path: 
 
 
 def test_one_vector_holds_all_parameters_and_trains_them_as_each_would_be() -> None:
-    """A step of RMSprop in double precision; what is left are roundings."""
+    """A step of RMSprop in double precision: about 1e-2. What is left are roundings of gradients that are 0."""
     settings = tiny("ALL", stacks=2)
     apart, together = (build(settings, 14, CPU).double() for _ in range(2))
     flat = flatten(together)
@@ -198,7 +201,7 @@ def test_one_vector_holds_all_parameters_and_trains_them_as_each_would_be() -> N
         model(images)[0].square().sum().backward()
         optimizer.step()
     for name, weights in apart.state_dict().items():
-        torch.testing.assert_close(together.state_dict()[name], weights, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(together.state_dict()[name], weights, rtol=1e-9, atol=1e-5)
     assert ((flat - before).abs() > 0.009).double().mean() > 0.5  # the first step is 1e-3 / sqrt(1 - alpha)
 
 
@@ -230,7 +233,7 @@ def test_every_epoch_shows_the_persons_anew(store: Store, tmp_path: Path, monkey
     training_batches, noise = Persons.training_batches, scanet.train.gumbel_difference
 
     def watched(self: Persons, settings: Settings, order: Tensor, draw: Augmentation) -> Any:
-        seen.append([order, draw.scale, draw.colour])
+        seen.append([order.flatten(), draw.scale, draw.colour])
         return training_batches(self, settings, order, draw)
 
     def watched_noise(*arguments: Any) -> Tensor:
@@ -284,6 +287,11 @@ def test_a_loss_that_is_no_number_names_the_learning_rate(store: Store, tmp_path
     assert list(tmp_path.iterdir()) == []  # nothing to go on from
 
 
+def test_synchronised_statistics_are_for_gpus(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sync_batch_norm is for GPUs, and this is a cpu: leave it out"):
+        run(tiny(sync_batch_norm=True), store, tmp_path)
+
+
 def test_fewer_persons_than_a_batch(store: Store, tmp_path: Path) -> None:
     for settings, message in (
         (tiny(batch_size=9), "8 training persons are fewer than a batch of 9"),
@@ -298,7 +306,7 @@ def test_fewer_persons_than_a_batch(store: Store, tmp_path: Path) -> None:
 
 def batches(store: Store, settings: Settings, order: Tensor, draw: Augmentation) -> list[Batch]:
     people = Persons(store, store.indices("train"), CPU)
-    return list(people.training_batches(settings, order, draw))
+    return list(people.training_batches(settings, order.view(-1, settings.batch_size), draw))
 
 
 @pytest.fixture(scope="module")
@@ -313,19 +321,20 @@ def test_batches_from_memory_and_from_disk_are_the_same(
 ) -> None:
     order = torch.randperm(TRAINING, generator=torch.Generator().manual_seed(2))
     assert Persons(store, store.indices("train"), CPU)._squares is not None
-    from_memory = batches(store, tiny(batch_size=3), order, draw)
+    from_memory = batches(store, tiny(batch_size=2), order, draw)
     monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", 0.0)
     assert Persons(store, store.indices("train"), CPU)._squares is None
-    from_disk = batches(store, tiny(batch_size=3), order, draw)
+    from_disk = batches(store, tiny(batch_size=2), order, draw)
     for one, other in zip(from_memory, from_disk, strict=True):
         for name in ("images", "heatmaps", "index"):
             assert torch.equal(getattr(one, name), getattr(other, name))
 
 
-def test_persons_that_fill_no_batch_are_dropped(store: Store, draw: Augmentation) -> None:
+def test_batches_have_the_persons_that_were_asked_for(store: Store, draw: Augmentation) -> None:
     order = torch.tensor([5, 0, 7, 2, 1, 6, 3, 4])
-    for size, expected in ((3, [[5, 0, 7], [2, 1, 6]]), (8, [order.tolist()]), (5, [[5, 0, 7, 2, 1]]), (9, [])):
-        assert [b.index.tolist() for b in batches(store, tiny(batch_size=size), order, draw)] == expected
+    for size in (2, 4, 8):
+        found = batches(store, tiny(batch_size=size), order, draw)
+        assert torch.equal(torch.stack([b.index for b in found]), order.view(-1, size))
 
 
 def test_a_person_looks_the_same_in_any_batch(store: Store, draw: Augmentation) -> None:
@@ -370,7 +379,7 @@ def test_without_augmentation_a_batch_is_what_testing_sees(store: Store) -> None
     )
     settings = tiny(batch_size=4)
     people = Persons(store, store.indices("train"), CPU)
-    for batch in people.training_batches(settings, torch.arange(TRAINING), still):
+    for batch in people.training_batches(settings, torch.arange(TRAINING).view(-1, 4), still):
         squares = list(torch.from_numpy(store.crops(batch.index.numpy())))
         torch.testing.assert_close(batch.images, people.images(squares, batch.index, 64)[0])
         rows = batch.index.numpy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from scanet.config import Settings
@@ -74,14 +74,14 @@ class Persons:
         return transforms.warp(squares, matrix, size) - transforms.GREY, matrix
 
     def training_batches(
-        self, settings: Settings, order: Tensor, augmentation: transforms.Augmentation
+        self, settings: Settings, order: Int[Tensor, "batches b"], augmentation: transforms.Augmentation
     ) -> Iterator[Batch]:
-        """Whole batches in the given order; what is left over at the end of the order is dropped.
+        """The batches of these positions, in order.
 
         augmentation: one draw for each person of the split, not for each place in the order.
         """
         size = settings.input_size
-        batches = [b for b in order.split(settings.batch_size) if len(b) == settings.batch_size]
+        batches = list(order)
         for index, squares in zip(batches, self.squares(batches), strict=True):
             here = index.to(self.device)
             draw = augmentation[index].to(self.device)

@@ -1,5 +1,7 @@
 """The whole network (Fig. 2): stacked hourglasses, each followed by MSFI, BDMP, SACWA and SSA."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,25 +20,34 @@ class Stack(nn.Module):
     """One hourglass with the paper's modules and its output layers.
 
     Order (our reading of §2 and §2.3): hourglass, MSFI with or without BDMP, SACWA, a residual block, the
-    hourglass's own output layers (residual, 1x1 convolution), SSA, heat-map convolution.
+    hourglass's own output layers (residual, 1x1 convolution), SSA, heat-map convolution. With `attention_place`
+    "features", SSA comes before the output layers (§2's "sequentially").
     """
 
     def __init__(self, config: Network) -> None:
         super().__init__()
         channels, row = config.channels, config.row
         self.hourglass = Hourglass(channels)
-        self.msfi = MultiScaleIntegration(channels, bdmp=row.bdmp) if row.msfi else None
+        integration = partial(MultiScaleIntegration, shared=config.shared_messages, upsampling=config.upsampling)
+        self.msfi = integration(channels, bdmp=row.bdmp) if row.msfi else None
         self.sacwa = ChannelAttention(channels // 2) if row.sacwa else None
         # 128 channels become 256 again: SACWA's concatenation does it, else a 1x1 convolution.
         self.widen = nn.Conv2d(channels // 2, channels, 1) if row.msfi and not row.sacwa else None
-        self.refine = Residual(channels, channels) if row.msfi else None
+        self.refine = Residual(channels, channels) if row.msfi or row.block else None
         self.output = nn.Sequential(
             Residual(channels, channels),
             nn.Conv2d(channels, channels, 1),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         )
-        self.ssa = None if row.attention == "none" else SpatialAttention(channels, row.attention, config.tau)
+        self.attend_first = config.attention_place == "features"
+        self.ssa = (
+            None
+            if row.attention == "none"
+            else SpatialAttention(
+                channels, row.attention, config.tau, skip=config.attention_skip, test_map=config.test_map
+            )
+        )
         self.heatmap = nn.Conv2d(channels, config.joints, 1)
         if config.heatmap_std is not None:
             nn.init.normal_(self.heatmap.weight, std=config.heatmap_std)
@@ -57,10 +68,13 @@ class Stack(nn.Module):
             features = self.widen(features)
         if self.refine is not None:
             features = self.refine(features)
-        features = self.output(features)
+        if not self.attend_first:
+            features = self.output(features)
         if self.ssa is not None:
             features, maps = self.ssa(features, noise)
             out |= maps
+        if self.attend_first:
+            features = self.output(features)
         return self.heatmap(features), features, out
 
 

@@ -1,0 +1,142 @@
+"""Two processes that share a batch do what one does that takes the two halves in turn."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_recipe import persons, settings
+
+import scanet.train
+from scanet import processes
+from scanet.data.loader import Persons
+from scanet.data.store import Store
+from scanet.files import UserError
+from scanet.losses import heatmap_loss
+from scanet.pckh import PCK
+
+CPU = torch.device("cpu")
+
+#: What each process does: a step in fp32, then what validation says of seven persons.
+STEP = """
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, sys.argv[2])
+from test_recipe import settings
+
+import scanet.train
+from scanet import processes
+from scanet.data.loader import Persons
+from scanet.data.store import Store
+
+folder = Path(sys.argv[1])
+scanet.train.autocast = lambda _: nullcontext()
+processes.join(torch.device("cpu"))
+scanet.train.average_statistics = lambda _: None
+gradients = []
+average = processes.average
+
+
+def watched(tensor):
+    average(tensor)
+    gradients.append(tensor.clone())
+
+
+processes.average = watched
+chosen = replace(settings("SSA"), epochs=1, batch_size=8)
+store = Store(folder / "store.h5")
+model, history = scanet.train.train(chosen, store, folder / "c.safetensors", torch.device("cpu"), progress=False)
+vector, loss = gradients
+np.savez(folder / f"{processes.rank()}.npz", gradient=vector, loss=loss, pckh=history[0]["pckh"])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    persons(folder)
+    return folder
+
+
+def launch(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
+    (folder / "step.py").write_text(STEP, encoding="utf-8")
+    here = str(Path(__file__).parent)
+    everywhere = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
+    children = [
+        subprocess.Popen(
+            [sys.executable, str(folder / "step.py"), str(folder), here],
+            env={**os.environ, **everywhere, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(count)
+    ]
+    assert [child.wait(timeout=120) for child in children] == [0] * count
+    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(count)]
+
+
+def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> None:
+    """Loss and gradients to 1e-5, and the same in both; augmentation and noise belong to the sample."""
+    first, second = launch(folder, 2)
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == ["c.safetensors"]
+    for name in ("gradient", "loss", "pckh"):
+        np.testing.assert_array_equal(first[name], second[name])
+
+    chosen = settings("SSA")
+    store = Store(folder / "store.h5")
+    people = Persons(store, store.indices("train"), CPU)
+    random = torch.Generator().manual_seed(scanet.train.epoch_seed(chosen.seed, 1))
+    order = torch.randperm(8, generator=random)
+    draw = scanet.train.draw_augmentation(8, chosen, random)
+    source = torch.Generator().manual_seed(scanet.train.epoch_seed(chosen.seed, 1))
+    noise = scanet.train.gumbel_difference((8, chosen.stacks, 16, 16), source)
+    model = scanet.train.build(chosen, 16, CPU)
+    vector = scanet.train.flatten(model)
+    model.train()
+    losses = []
+    for half, batch in enumerate(people.training_batches(chosen, order.view(2, 4), draw)):
+        heatmaps, _ = model(batch.images, noise[4 * half : 4 * half + 4])
+        loss = heatmap_loss(heatmaps, batch.heatmaps)
+        (loss / 2).backward()
+        losses.append(loss.item())
+    assert float(first["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert vector.grad is not None
+    np.testing.assert_allclose(first["gradient"], vector.grad, atol=1e-5 * float(vector.grad.abs().max()))
+
+
+def test_counts_of_all_processes_add_up(folder: Path) -> None:
+    """Every validation person is counted once, though their number is no multiple of the processes'."""
+    store = Store(folder / "store.h5")
+    rows = np.arange(7)
+    random = np.random.default_rng(0)
+    found = store.joints[rows] + random.normal(0, 8, (7, 16, 2))
+    whole = PCK(store.skeleton)
+    whole.update(found, store.joints[rows], store.head_size[rows])
+    parts = []
+    for rank in range(3):
+        part = PCK(store.skeleton)
+        mine = rows[rank::3]
+        part.update(found[mine], store.joints[mine], store.head_size[mine])
+        parts.append(part)
+    assert sum(parts[1:], parts[0]).compute() == whole.compute()
+
+
+def test_a_batch_that_cannot_be_shared(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    with pytest.raises(UserError, match="a batch of 4 cannot be shared by 3 processes: give a batch_size"):
+        scanet.train.train(settings("SSA"), Store(folder / "store.h5"), tmp_path / "c", CPU, progress=False)
+
+
+def test_one_process_is_number_0_of_1() -> None:
+    tensor = torch.arange(3.0)
+    processes.average(tensor)
+    with processes.first_goes_first():
+        assert (processes.rank(), processes.count(), processes.gather("x")) == (0, 1, ["x"])
+    assert torch.equal(tensor, torch.arange(3.0))

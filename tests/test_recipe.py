@@ -1,0 +1,98 @@
+"""The same settings give the same losses as before, in every row; if not, `RECIPE` has to be raised.
+
+The stored losses are of short runs in double precision on persons made of random pixels. After an intended change of
+what training does, raise `scanet.config.RECIPE` by one and store what `python tests/test_recipe.py` prints.
+"""
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scanet.train
+from scanet.config import RECIPE, ROWS, Settings, resolve
+from scanet.data.person import Person
+from scanet.data.store import Store, fill
+from scanet.model import SCANet
+from scanet.train import build, train
+
+#: The third epoch's loss of each row, by recipe 1.
+LOSSES = {
+    "Baseline": 0.18647252,
+    "Block": 0.17529911,
+    "MSFI": 0.18349755,
+    "BDMP": 0.20105660,
+    "SACWA": 0.15678306,
+    "SSA": 0.07599854,
+    "SCA": 0.06541309,
+    "BDMP+SCA": 0.06160821,
+    "ALL": 0.07913252,
+    "soft": 0.03165089,
+    "other": 0.02407074,
+}
+
+#: Settings whose defaults must go on meaning what they mean: one that differs in all of them.
+OTHER = {
+    "module": "ALL", "schedule": "linear", "heatmap_std": 0.001, "stacks": 2, "tau": 0.5, "target": "floor",
+    "attention_place": "features", "attention_skip": True, "shared_messages": True, "upsampling": "bilinear",
+    "attention_noise": False,
+}  # fmt: skip
+
+
+def settings(module: str) -> Settings:
+    changes = OTHER if module == "other" else {"module": module}
+    return resolve(**{"preset": "tiny", "epochs": 3, "batch_size": 4, "learning_rate": 1e-4, **changes})
+
+
+def persons(folder: Path) -> Store:
+    """Noise from a fixed generator, in PNG files, which decode to the same pixels everywhere."""
+    random = np.random.RandomState(0)  # its stream never changes
+    found = []
+    for number in range(10):
+        pixels = random.randint(0, 256, (24, 24, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((120, 120), Image.Resampling.NEAREST).save(folder / f"{number}.png")
+        joints = random.uniform(20, 100, (16, 2))
+        split = "train" if number < 8 else "valid"
+        found.append(Person(f"{number}.png", 0, split, (60.0, 60.0), 0.5, joints, np.ones(16, bool), 15.0))
+    fill(folder / "store.h5", found, folder, dataset="d", resolution=80, progress=False)
+    return Store(folder / "store.h5")
+
+
+def build_precise(*arguments: Any) -> SCANet:
+    """In double precision and without autocast: single precision's rounding grows too fast to compare losses."""
+    model = build(*arguments).double()
+    model.register_forward_pre_hook(lambda _, inputs: tuple(x if x is None else x.double() for x in inputs))
+    return model
+
+
+def last_loss(module: str, store: Store, folder: Path) -> float:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scanet.train, "autocast", lambda _: nullcontext())
+        patch.setattr(scanet.train, "build", build_precise)
+        checkpoint = folder / f"{module}.safetensors"
+        _, history = train(settings(module), store, checkpoint, torch.device("cpu"), progress=False)
+    return history[-1]["loss"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return persons(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.mark.parametrize("module", [*ROWS, "other"])
+def test_losses_are_those_of_the_recipe(module: str, store: Store, tmp_path: Path) -> None:
+    assert last_loss(module, store, tmp_path) == pytest.approx(LOSSES[module], rel=1e-3), (
+        f"training gives other losses than recipe {RECIPE}'s: raise scanet.config.RECIPE and store the new ones"
+    )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        made = persons(Path(name))
+        for row in [*ROWS, "other"]:
+            print(f'    "{row}": {last_loss(row, made, Path(name)):.8f},')
