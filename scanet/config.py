@@ -174,8 +174,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
             "scale_jitter": 0.1, "rotation_probability": 0.0, "colour_jitter": 0.0,
         },
         "lspet-small": {
-            "dataset": "lspet", "input_size": 128, "channels": 64,
-            "epochs": 24, "batch_size": 16, "learning_rate": 1e-3,
+            "dataset": "lspet", "input_size": 128, "channels": 64, "heatmap_std": 0.001,
+            "epochs": 12, "batch_size": 8, "learning_rate": 2.5e-3, "schedule": "linear",
         },
         "lspet": {"dataset": "lspet", "epochs": 60, "batch_size": 16},
         "paper": {},
