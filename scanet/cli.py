@@ -124,11 +124,15 @@ def train(
     """Train and evaluate a row, or show the record of a run that is finished, as `ablation.ipynb` does.
 
     Example: scanet train SSA --preset quick
+
+    On several GPUs: accelerate launch --multi_gpu -m scanet.cli train SSA --preset paper
     """
-    from scanet import experiment, tables
+    from scanet import experiment, processes, tables
 
     settings = resolve(module=module, preset=preset, seed=seed, data=data, epochs=epochs)
     run = experiment.run_or_load(settings)
+    if processes.rank() > 0:
+        return
     print(run)
     print(tables.ablation_row(run.record).to_string(float_format="{:.2f}".format, na_rep=""))
 
