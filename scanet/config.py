@@ -3,11 +3,13 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from scanet.files import UserError
+
+D = TypeVar("D")
 
 Attention = Literal["none", "sharper", "soft"]
 DatasetName = Literal["synthetic", "lspet", "mpii"]
@@ -193,9 +195,7 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
         UserError: an unknown name, a wrong type or a value out of range; the message lists what is allowed.
     """
     fields = {f.name: f for f in dataclasses.fields(Settings)}
-    for name in overrides:
-        if name not in fields:
-            raise UserError(f"unknown parameter {name!r}: allowed are {', '.join(fields)}")
+    refuse_unknown(overrides, fields)
     for name, value in (("preset", preset), ("module", module)):
         if not isinstance(value, str):
             raise UserError(f"{name} is {value!r}: allowed is text")
@@ -212,6 +212,35 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
     types_ = typing.get_type_hints(Settings)
     checked = {name: _checked(name, value, types_[name]) for name, value in values.items()}
     return Settings(**checked)
+
+
+def refuse_unknown(given: Iterable[str], allowed: Collection[str]) -> None:
+    for name in given:
+        if name not in allowed:
+            raise UserError(f"unknown parameter {name!r}: allowed are {', '.join(allowed)}")
+
+
+def resolve_dials(kind: type[D], **given: Any) -> D:
+    """The settings of a measurement: a frozen dataclass's defaults, then everything given that is not None.
+
+    Whole numbers are counts, from 1 on.
+
+    Raises:
+        UserError: a wrong type or a value out of range; the message says what is allowed.
+    """
+    types_ = typing.get_type_hints(kind)
+    values = {name: _checked(name, value, types_[name]) for name, value in given.items() if value is not None}
+    for name, value in values.items():
+        if type(value) is int and value < 1:
+            raise UserError(f"{name} is {value!r}: allowed is a whole number from 1 on")
+    return kind(**values)
+
+
+def changed_dials(chosen: Any) -> dict[str, Any]:
+    """The dials of a dataclass that differ from their defaults, by name."""
+    return {
+        f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen) if getattr(chosen, f.name) != f.default
+    }
 
 
 _RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(

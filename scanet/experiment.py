@@ -3,18 +3,20 @@
 import hashlib
 import resource
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
 from scanet import cost, processes, results, submission
-from scanet.config import EPHEMERAL, RECIPE, Settings, Tta, resolve
+from scanet.config import EPHEMERAL, RECIPE, D, Settings, Tta, changed_dials, refuse_unknown, resolve, resolve_dials
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
 from scanet.data.person import Reading
@@ -26,7 +28,7 @@ from scanet.inference import Example, Predictions, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
 from scanet.predictions import read_predictions, read_truth
-from scanet.results import Record
+from scanet.results import Measurement, Record
 from scanet.skeleton import LSP, MPII, SKELETONS
 from scanet.train import train
 
@@ -43,14 +45,38 @@ def parameters(namespace: Mapping[str, Any]) -> Settings:
     namespace: the notebook's `globals()`. Every public variable in it that holds a plain value counts as a
     parameter, so that a misspelt one is refused and not ignored.
     """
+    return resolve(**_plain(namespace))
+
+
+def measurement_parameters(
+    namespace: Mapping[str, Any], kind: type[D], modules: Sequence[str] = ("SSA",)
+) -> tuple[Settings, D]:
+    """As `parameters`, for a notebook that measures finished runs: the runs' settings, and the measurement's own.
+
+    kind: the measurement's dials, a frozen dataclass with defaults; a parameter that has the name of one is that
+    one, also where a run has a setting of that name. modules: the rows that the notebook can show, the first being
+    the default.
+
+    Raises:
+        UserError: as `resolve`, and for a row that is not among `modules`.
+    """
+    given, own = _plain(namespace), [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    refuse_unknown(given, [*(f.name for f in fields(Settings) if f.name not in own), *own])
+    chosen = resolve_dials(kind, **{name: value for name, value in given.items() if name in own})
+    settings = resolve(**{"module": modules[0]} | {name: value for name, value in given.items() if name not in own})
+    if settings.module not in modules:
+        raise UserError(f"module is {settings.module!r}: this notebook is for {', '.join(modules)}")
+    return settings, chosen
+
+
+def _plain(namespace: Mapping[str, Any]) -> dict[str, Any]:
     plain = (str, int, float, bool, list, dict, tuple, type(None))
     interactive = {"In", "Out"}
-    given: dict[str, Any] = {
+    return {
         name: value
         for name, value in namespace.items()
         if isinstance(value, plain) and not name.startswith("_") and name not in interactive
     }
-    return resolve(**given)
 
 
 def store_path(settings: Settings) -> Path:
@@ -180,6 +206,97 @@ def run_or_load(settings: Settings, experiment: str = "ablation", *, progress: b
         assert record is not None
         record = _with_scores(record, settings.tta, store, progress=progress)
     return Run(settings, record, notice, record.model(), store)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement as a notebook works with it. notice: why it is not what would be measured now, or empty."""
+
+    measurement: Measurement
+    notice: str
+
+    def table(self) -> pd.DataFrame:
+        return self.measurement.table()
+
+    def __str__(self) -> str:
+        run = self.measurement.run
+        line = (
+            f"{self.measurement.name}: measured in {run['seconds']:.0f} s on {run['device']}, "
+            f"commit {run['commit'][:12]}, key {run['key']}"
+        )
+        return line + (f"\nNote: {self.notice}." if self.notice else "")
+
+
+def measure_or_load(
+    settings: Settings,
+    experiment: str,
+    dials: Any,
+    measure: Callable[[], pd.DataFrame],
+    *,
+    sources: Sequence[Run] = (),
+    store: Store | None,
+    version: int = 1,
+) -> Measured:
+    """The measurement's table if its key is today's, else measure and write it.
+
+    A measurement that is not today's is shown all the same, with a notice, where the weights or the photographs to
+    measure it again are not on this machine. The presets that git does not keep (tiny, quick) have both.
+
+    Args:
+        settings: preset, row and seed, by which the measurement is named.
+        dials: what else decides it, a frozen dataclass of plain values; its defaults make the canonical measurement.
+        measure: called without arguments; returns the table.
+        sources: the runs that are measured. None for a measurement that trains for itself: the settings, the data and
+            the training recipe then count instead of their keys.
+        store: the persons to measure on; None where they are not on this machine.
+        version: of the measuring code: raise it when the same sources begin to give another table.
+
+    Raises:
+        UserError: there is no such measurement, and the weights or the photographs are not on this machine.
+    """
+    folder = results.folder_of(settings, experiment, changed_dials(dials))
+    saved = results.load_measurement(folder)
+    fingerprint = store.fingerprint if store else saved.run["data"] if saved else ""
+    keys = {run.record.name: run.record.run["key"] for run in sources}
+    own = results.key_of(settings, experiment, fingerprint)
+    key = results.digest(experiment=experiment, of=keys or own, dials=asdict(dials), version=version)
+    if saved is not None and saved.run["key"] == key:
+        return Measured(saved, "")
+    missing = [run.record.name for run in sources if run.model is None]
+    others = [run.record.name for run in sources if store and run.record.run["data"]["fingerprint"] != fingerprint]
+    if store is None or missing or others:
+        lacking = (
+            f"the weights of {', '.join(missing)}" if missing else "the photographs that the runs were made from"
+        )
+        if saved is None:
+            raise UserError(
+                f"{folder.relative_to(home())} has not been measured, and {lacking} are not on this machine: "
+                "train the runs here first"
+            )
+        return Measured(
+            saved, f"what it was measured on or by has changed since, and {lacking} are not on this machine"
+        )
+    if saved is not None:
+        print(f"{saved.name} is measured again: what it was measured on or by has changed.", file=sys.stderr)
+    start = time.perf_counter()
+    table = measure()
+    run = {
+        "experiment": experiment,
+        "preset": settings.preset,
+        "module": settings.module,
+        "seed": settings.seed,
+        "overrides": settings.overrides() | changed_dials(dials),
+        "sources": keys,
+        "settings": asdict(dials),
+        "data": fingerprint,
+        "version": version,
+        "key": key,
+        "device": describe(pick_device()),
+        "seconds": time.perf_counter() - start,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results.provenance(),
+    }
+    return Measured(results.write_measurement(folder, run, table), "")
 
 
 def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: bool = True) -> Record:

@@ -10,9 +10,10 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -30,9 +31,12 @@ from scanet.pckh import Scores
 from scanet.skeleton import SKELETONS, Skeleton
 
 
-def folder_of(settings: Settings, experiment: str) -> Path:
-    """Where the run's record lives. Settings that differ from the preset's are part of its name."""
-    changed = "".join(f"-{name}={value}" for name, value in sorted(settings.overrides().items()))
+def folder_of(settings: Settings, experiment: str, dials: Mapping[str, Any] = MappingProxyType({})) -> Path:
+    """Where the run's record lives. Settings that differ from the preset's are part of its name.
+
+    dials: those of a measurement that differ from their defaults.
+    """
+    changed = "".join(f"-{name}={value}" for name, value in sorted({**settings.overrides(), **dials}.items()))
     return results_folder() / settings.preset / experiment / f"{settings.module}-s{settings.seed}{changed}"
 
 
@@ -180,13 +184,19 @@ class Measurement:
 def write_measurement(folder: Path, run: dict[str, Any], table: pd.DataFrame) -> Measurement:
     """Write the measurement in one step.
 
-    run: experiment, preset, module, seed, overrides, sources (the runs' names and keys), settings, key, device,
-    seconds, created and `provenance`.
+    run: experiment, preset, module, seed, overrides, sources (the runs' names and keys), settings, data (its
+    fingerprint), version, key, device, seconds, created and `provenance`.
     """
     with whole_folder(folder) as temporary:
         write_json(temporary / "run.json", run)
         table.to_csv(temporary / "table.csv", index=False)
     return Measurement(folder, run)
+
+
+def load_measurement(folder: Path) -> Measurement | None:
+    """The measurement in `folder`; None if there is none. Raises UserError if it is broken."""
+    path = folder / "run.json"
+    return Measurement(folder, _read(path)) if path.exists() else None
 
 
 def measurements(preset: str, experiment: str) -> list[Measurement]:

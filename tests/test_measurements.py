@@ -1,0 +1,122 @@
+"""Measurements of finished runs: their parameters, their folders, and when they are made again."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scanet import results
+from scanet.config import resolve
+from scanet.experiment import Run, measure_or_load, measurement_parameters, run_or_load
+from scanet.files import UserError
+
+
+@dataclass(frozen=True)
+class Dials:
+    persons: int = 8
+    epochs: int = 1
+
+
+@pytest.fixture(autouse=True)
+def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANET_HOME", str(project))
+
+
+@pytest.fixture(scope="module")
+def run(project: Path) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANET_HOME", str(project))
+        return run_or_load(resolve(module="SSA", preset="tiny"), progress=False)
+
+
+def counted() -> pd.DataFrame:
+    return pd.DataFrame({"module": ["SSA", "SSA"], "noise": [True, False], "norm": [0.5, 0.25]})
+
+
+def refused() -> pd.DataFrame:
+    pytest.fail("measured again")
+
+
+def test_parameters_are_the_runs_or_the_measurements_own() -> None:
+    given = {"preset": "tiny", "seed": 3, "persons": 4, "epochs": None, "pd": pd}
+    settings, dials = measurement_parameters(given, Dials, ("soft", "SSA"))
+    assert (settings.module, settings.seed, settings.epochs) == ("soft", 3, 2)
+    assert dials == Dials(persons=4)
+    # A dial comes before a run's setting of the same name.
+    settings, dials = measurement_parameters({"preset": "tiny", "epochs": 9}, Dials)
+    assert (settings.epochs, dials.epochs) == (2, 9)
+    for name, value, sentence in [
+        ("persons", 0, "persons is 0: allowed is a whole number from 1 on"),
+        ("persons", "all", "persons is 'all': allowed is a whole number"),
+        ("person", 4, "unknown parameter 'person': allowed are module, preset, seed, .*, persons, epochs"),
+        ("module", "BDMP", "module is 'BDMP': this notebook is for SSA, soft"),
+    ]:
+        with pytest.raises(UserError, match=sentence):
+            measurement_parameters({"preset": "tiny", name: value}, Dials, ("SSA", "soft"))
+
+
+def test_a_measurement_is_written_whole_and_loaded_while_it_is_todays(run: Run) -> None:
+    def go(measure, **changes):  # type: ignore[no-untyped-def]
+        return measure_or_load(
+            run.settings,
+            "counts",
+            **{"dials": Dials(), "sources": [run], "store": run.store} | changes,
+            measure=measure,
+        )
+
+    made = go(counted)
+    pd.testing.assert_frame_equal(made.table(), counted())
+    saved = made.measurement.run
+    assert made.measurement.name == "tiny/counts/SSA-s0"
+    assert saved["sources"] == {"tiny/ablation/SSA-s0": run.record.run["key"]}
+    assert saved["settings"] == {"persons": 8, "epochs": 1}
+    assert saved["overrides"] == {}
+    assert saved["key"] in str(made)
+    assert go(refused).measurement == made.measurement
+    # Another dial is another measurement, in a folder of its own and not among the canonical ones.
+    other = go(counted, dials=Dials(persons=4))
+    assert other.measurement.name == "tiny/counts/SSA-s0-persons=4"
+    assert go(refused).measurement == made.measurement
+    assert [m.name for m in results.measurements("tiny", "counts")] == ["tiny/counts/SSA-s0"]
+    # New code or a new run: it is measured again.
+    assert go(counted, version=2).measurement.run["key"] != saved["key"]
+    changed = dataclasses.replace(run.record, run=run.record.run | {"key": "0" * 16})
+    again = go(counted, sources=[dataclasses.replace(run, record=changed)])
+    assert again.measurement.run["key"] != saved["key"]
+    assert again.notice == ""
+
+
+def test_a_measurement_without_sources_depends_on_settings_data_and_recipe(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(settings=run.settings) -> str:  # type: ignore[no-untyped-def]
+        return measure_or_load(settings, "alone", Dials(), counted, store=run.store).measurement.run["key"]
+
+    first = key()
+    assert key() == first
+    assert key(dataclasses.replace(run.settings, learning_rate=0.1)) != first
+    monkeypatch.setattr(results, "RECIPE", 0)
+    assert key() != first
+
+
+def test_without_weights_or_photographs_it_is_shown_with_a_notice(run: Run) -> None:
+    without = dataclasses.replace(run, model=None)
+    with pytest.raises(
+        UserError, match=r"tiny/far/SSA-s0 has not been measured, and the weights of tiny/ablation/SSA-s0"
+    ):
+        measure_or_load(run.settings, "far", Dials(), refused, sources=[without], store=run.store)
+    measure_or_load(run.settings, "far", Dials(), counted, sources=[run], store=run.store)
+    # Nothing has changed, as far as can be seen.
+    assert measure_or_load(run.settings, "far", Dials(), refused, sources=[without], store=None).notice == ""
+    for sources, store, lacking in [([without], run.store, "weights"), ([run], None, "photographs")]:
+        old = measure_or_load(run.settings, "far", Dials(), refused, sources=sources, store=store, version=2)
+        assert lacking in old.notice
+        assert lacking in str(old)
+        pd.testing.assert_frame_equal(old.table(), counted())
+    # Other photographs than the run's are no photographs to measure it on.
+    moved = run.record.run | {"data": run.record.run["data"] | {"fingerprint": "f" * 16}}
+    other = dataclasses.replace(run, record=dataclasses.replace(run.record, run=moved))
+    old = measure_or_load(run.settings, "far", Dials(), refused, sources=[other], store=run.store, version=2)
+    assert "the photographs that the runs were made from" in old.notice
