@@ -109,19 +109,36 @@ def gallery(examples: Sequence[Example], skeleton: Skeleton) -> Figure:
     return figure
 
 
-def table2_means(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The "Mean" column of `tables.table2` as differences to the MSFI row, the paper's beside ours (points)."""
+def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Differences of mean PCKh with their intervals on one axis (points): the paper's, and ours for each preset.
+
+    table: index (comparison, source), from top to bottom, the source being "paper" or a preset; columns value, half
+    (of the interval; NaN for none) and seeds. With one seed the interval is that of the persons alone: thin and open.
+    """
+    names, sources = (list(table.index.unique(level)) for level in (0, 1))
+    sources = sorted(sources, key=lambda source: source != "paper")
     if ax is None:
-        ax = plt.subplots(figsize=(8, 4), layout="constrained")[1]
-    methods = list(table.index.unique("Method"))
-    colours = [GREY, BLUE]
-    for colour, (source, rows) in zip(colours, table.groupby(level="Source", sort=False), strict=False):
-        mean = rows.droplevel("Source")["Mean"]
-        difference = (mean - mean.get("MSFI", np.nan)).reindex(methods)
-        offset = 0.15 if colour == GREY else -0.15
-        y = -np.arange(len(methods)) + offset
-        ax.plot(difference, y, "o", color=colour, label=source)
+        height = 0.9 + len(names) * (0.2 + 0.13 * len(sources))
+        ax = plt.subplots(figsize=(7, height), layout="constrained")[1]
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set(xlabel="mean PCKh@0.5 less that of MSFI (points)", yticks=-np.arange(len(methods)), yticklabels=methods)
-    ax.legend(frameon=False)
+    for k, (source, colour) in enumerate(zip(sources, [GREY, BLUE, ORANGE, GREEN], strict=False)):
+        rows = table.xs(source, level=1).reindex(names)
+        y = -np.arange(len(names)) - 0.7 * ((k + 0.5) / len(sources) - 0.5)
+        if source == "paper":
+            ax.plot(rows["value"], y, "D", color=colour, markersize=5, label="paper, MPII")
+            continue
+        several = (rows["seeds"] > 1).to_numpy()
+        for some, label, width, face in (
+            (several, f"ours, {source}", 2.0, colour),
+            (~several, f"ours, {source}: one seed, persons alone", 1.0, "white"),
+        ):
+            if rows["value"][some].notna().any():
+                ax.errorbar(
+                    rows["value"][some], y[some], xerr=rows["half"][some], fmt="o", color=colour, label=label,
+                    elinewidth=width, markersize=5, markerfacecolor=face,
+                )  # fmt: skip
+    ax.set(xlabel="difference of mean PCKh@0.5 (points)", yticks=-np.arange(len(names)), yticklabels=names)
+    ax.set_ylim(-len(names) + 0.4, 0.6)
+    ax.grid(visible=False, axis="y")
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=9)
     return ax

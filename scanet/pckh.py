@@ -142,6 +142,18 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def relative_errors(predicted: np.ndarray, truth: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each joint's distance as a part of the person's reference length, and whether it counts; both (N, J).
+
+    predicted, truth: (N, J, 2) pixels; reference: (N,) pixels, above 0. A joint counts if it is annotated. The
+    distance of one that was not found is NaN, which is within no threshold.
+    """
+    (x, y), (u, v) = np.moveaxis(truth, 2, 0), np.moveaxis(predicted, 2, 0)
+    with np.errstate(invalid="ignore", over="ignore"):  # a prediction of inf is merely wrong
+        ratio = np.sqrt((u - x) ** 2 + (v - y) ** 2) / reference[:, None]
+    return ratio, ~(np.isnan(x) | np.isnan(y))
+
+
 class PCK:
     """Counts joints within each of the `THRESHOLDS` of the reference length, update after update.
 
@@ -182,11 +194,9 @@ class PCK:
                 f"{reference.shape}: give (N, {shape[1]}, 2), (N, {shape[1]}, 2) and (N,)"
             )
         scored = np.isfinite(reference) & (reference > 0)
-        x, y = np.moveaxis(truth[scored].take(self.joints, axis=1), 2, 0)
-        u, v = np.moveaxis(predicted[scored].take(self.joints, axis=1), 2, 0)
-        annotated = ~(np.isnan(x) | np.isnan(y))
-        with np.errstate(invalid="ignore", over="ignore"):  # a prediction of inf is merely wrong
-            ratio = np.sqrt((u - x) ** 2 + (v - y) ** 2) / reference[scored, None]
+        ratio, annotated = relative_errors(
+            predicted[scored].take(self.joints, axis=1), truth[scored].take(self.joints, axis=1), reference[scored]
+        )
         ratio, joint = ratio[annotated], np.nonzero(annotated)[1]
         first = np.searchsorted(THRESHOLDS, ratio)  # the first threshold >= ratio; 51 for NaN and for none
         is_at = np.append(THRESHOLDS, np.nan)[first] == ratio

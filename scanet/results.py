@@ -10,7 +10,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from scanet.config import RECIPE, ROWS, Network, Settings
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
-from scanet.pckh import Scores
+from scanet.pckh import Scores, relative_errors
 from scanet.skeleton import SKELETONS, Skeleton
 
 
@@ -85,6 +85,21 @@ class Record:
         """Of each validation person: joints (n, j, 2) and heat (n, j), by flip test; truth, head_size, row."""
         with h5py.File(self.folder / "predictions.h5", "r") as file:
             return {name: file[name][()] for name in file}
+
+    def hits(self, tta: str = "flip") -> tuple[np.ndarray, np.ndarray]:
+        """Which joints of the scored persons are within half a head size (<=), and which are annotated.
+
+        Both (n, 14) bool, the joints in the skeleton's order; a joint that is not annotated is no hit.
+        """
+        found, scored = self.predictions(), list(self.skeleton.scored)
+        joints = found["joints" if tta == "flip" else f"joints_{tta}"].astype(np.float64)
+        persons = found["head_size"] > 0  # NaN where there is no head size
+        ratio, annotated = relative_errors(
+            joints[persons][:, scored],
+            found["truth"][persons][:, scored].astype(np.float64),
+            found["head_size"][persons].astype(np.float64),
+        )
+        return (ratio <= 0.5) & annotated, annotated
 
     def model(self) -> SCANet | None:
         """The trained network on the CPU, in evaluation mode; None where the weights are not on this machine."""
@@ -206,6 +221,14 @@ def measurements(preset: str, experiment: str) -> list[Measurement]:
     found = [Measurement(folder, run) for folder, run in runs if not run["overrides"]]
     order = list(ROWS)
     return sorted(found, key=lambda m: (order.index(m.run["module"]), m.run["seed"]))
+
+
+def one_preset(records: Sequence[Record]) -> str:
+    """The preset of all records. Raises UserError if they have several: their numbers do not compare."""
+    presets = {record.settings["preset"] for record in records}
+    if len(presets) != 1:
+        raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")
+    return presets.pop()
 
 
 def save_model(model: SCANet, path: Path) -> None:

@@ -8,9 +8,10 @@ import yaml
 from pandas.io.formats.style import Styler
 
 from scanet.config import ROWS, Network
-from scanet.files import UserError, home
+from scanet.files import home
 from scanet.pckh import CONVENTIONS, Scores
-from scanet.results import Record
+from scanet.results import Record, one_preset
+from scanet.statistics import row_difference, row_mean
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
 CONVENTION = "plain"  # Table 2's
@@ -29,14 +30,6 @@ def paper_row(module: str) -> dict[str, float]:
     return {"Mean": printed["means"][module]} if module in printed["means"] else {}
 
 
-def one_preset(records: Sequence[Record]) -> str:
-    """The preset of all records. Raises UserError if they have several: their numbers do not compare."""
-    presets = {record.settings["preset"] for record in records}
-    if len(presets) != 1:
-        raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")
-    return presets.pop()
-
-
 def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
     """Two rows: the paper's on MPII, ours on the record's preset. Percent."""
     module = record.settings["module"]
@@ -49,12 +42,15 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     """Table 2: for each row of it the paper's line and ours, the mean over the seeds. Percent.
 
     Index: (method, source), the source being "paper" or the preset. Columns: the paper's, the mean in front, "Δ MSFI"
-    (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
+    (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds". "±" and "± Δ"
+    are half the 95 % intervals of our mean and our difference, the latter from the seeds that both rows have. They
+    are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
 
     Raises:
-        UserError: the records have several presets.
+        UserError: the records have several presets, or were scored on different persons.
     """
     preset = one_preset(records)
+    of = {module: [r for r in records if r.settings["module"] == module] for module in ROWS}
     ours = pd.DataFrame([{"module": r.settings["module"], **r.scores(tta).row(CONVENTION)} for r in records]).groupby(
         "module"
     )
@@ -64,16 +60,30 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
         if module in means.index or paper_row(module):
             lines[row.title, "paper"] = paper_row(module)
         if module in means.index:
-            lines[row.title, preset] = {**means.loc[module].to_dict(), "seeds": seeds[module]}
+            half = row_mean(of[module], tta).half_width()
+            lines[row.title, preset] = {**means.loc[module].to_dict(), "±": half, "seeds": seeds[module]}
     index = pd.MultiIndex.from_tuples(lines, names=["Method", "Source"])
-    frame = pd.DataFrame(list(lines.values()), index=index, columns=[*COLUMNS, "seeds"])
+    columns = ["Mean", "±", "Δ MSFI", "± Δ", *COLUMNS[:-1], "seeds"]
+    frame = pd.DataFrame(list(lines.values()), index=index, columns=columns)
     for source in frame.index.unique("Source"):
         mean = frame.xs(source, level="Source")["Mean"]
-        for title in mean.index:
-            against = "Baseline" if title == "MSFI" else "MSFI"
-            if title != "Baseline" and against in mean.index:
-                frame.loc[(title, source), "Δ MSFI"] = mean[title] - mean[against]
-    return frame[["Mean", "Δ MSFI", *COLUMNS[:-1], "seeds"]]
+        for module, row in ROWS.items():
+            against = "Baseline" if module == "MSFI" else "MSFI"
+            if module == "Baseline" or row.title not in mean.index or against not in mean.index:
+                continue
+            frame.loc[(row.title, source), "Δ MSFI"] = mean[row.title] - mean[against]
+            estimate = None if source == "paper" else row_difference(of[module], of[against], tta)
+            if estimate is not None:
+                frame.loc[(row.title, source), "± Δ"] = estimate.half_width()
+    return frame
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """The differences of `table2` for `scanet.figures.differences`: "MSFI − Baseline", the others less MSFI."""
+    known = table[table["Δ MSFI"].notna()]
+    comparison = [f"{title} − {'Baseline' if title == 'MSFI' else 'MSFI'}" for title, _ in known.index]
+    index = pd.MultiIndex.from_arrays([comparison, known.index.get_level_values("Source")])
+    return known[["Δ MSFI", "± Δ", "seeds"]].set_axis(["value", "half", "seeds"], axis=1).set_axis(index)
 
 
 def conventions(scores: Scores) -> pd.DataFrame:

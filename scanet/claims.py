@@ -1,0 +1,311 @@
+"""The paper's claims against what was measured: one ledger, with a verdict that is computed for each line.
+
+A claim (experiments/paper.yaml) says of a quantity that it lies in a range: a difference above 0, a quotient from 10
+to 100. The one rule for the verdict, from the quantity's interval on one preset:
+
+reproduced: the whole interval lies in the claim's range.
+not reproduced: the whole interval lies outside the range, or the paper prints a value and the interval excludes it.
+inconclusive: neither, or there is one seed only.
+needs MPII: only MPII can tell, and no MPII run is there.
+context: it is about other authors' numbers.
+missing: a run that the preset's report has to have (experiments/report.yaml) is not there.
+not measured: no preset's report has measured it.
+
+Intervals of Table 2's comparisons are widened by Holm's correction for their number; what is counted exactly, such as
+parameters, needs no seeds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from scanet import cost, results
+from scanet.config import ROWS, Network
+from scanet.files import UserError, home
+from scanet.results import Record
+from scanet.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
+from scanet.tables import paper
+
+KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
+MPII_PRESET = "paper"
+COLUMNS = (
+    "id", "kind", "statement", "place", "paper", "preset", "value", "low", "high", "level", "seeds", "verdict", "runs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper about a quantity.
+
+    value: what the paper prints, None if nothing. low, high: the range of the quantity if the statement is true.
+    measure: how the quantity is measured, as in paper.yaml.
+    """
+
+    id: str
+    statement: str
+    place: str
+    kind: str
+    value: float | None
+    low: float
+    high: float
+    measure: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> "Claim":
+        """From an entry of paper.yaml. Raises UserError for one that is not complete."""
+        own = ("id", "statement", "place", "kind", "value", "range", "tolerance")
+        lacking = [name for name in own[:4] if name not in entry]
+        if lacking or entry["kind"] not in KINDS:
+            raise UserError(
+                f"paper.yaml: claim {entry.get('id')!r} lacks {', '.join(lacking) or 'a kind'}: give id, statement, "
+                f"place and one of the kinds {', '.join(KINDS)}"
+            )
+        value = entry.get("value")
+        low, high = 0.0, None  # a difference above 0
+        if "range" in entry:
+            low, high = entry["range"]
+        elif "tolerance" in entry:
+            low, high = value - entry["tolerance"], value + entry["tolerance"]
+        return cls(
+            *(entry[name] for name in own[:4]),
+            value=value,
+            low=-math.inf if low is None else low,
+            high=math.inf if high is None else high,
+            measure={name: of for name, of in entry.items() if name not in own},
+        )
+
+    @property
+    def exact(self) -> bool:
+        """Whether the quantity is counted and not estimated."""
+        return self.kind == "parameters"
+
+
+def claims() -> list[Claim]:
+    """The paper's, in the order of paper.yaml."""
+    return [Claim.read(entry) for entry in paper()["claims"]]
+
+
+def verdict(claim: Claim, low: float, high: float, seeds: int) -> str:
+    """The module's rule, for an interval from `low` to `high` (NaN for none) that comes from so many seeds."""
+    if (seeds < 2 and not claim.exact) or math.isnan(low):
+        return "inconclusive"
+    if claim.low < low and high < claim.high:
+        return "reproduced"
+    outside = high < claim.low or low > claim.high
+    excluded = claim.value is not None and not low <= claim.value <= high
+    return "not reproduced" if outside or excluded else "inconclusive"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one preset has: its runs, its measurements' tables, and the names of the runs that it lacks.
+
+    tables: by experiment, the lines of all its measurements with the columns seed, module and run added.
+    """
+
+    records: Sequence[Record] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    lacking: frozenset[str] = frozenset()
+
+
+def report() -> dict[str, list[str]]:
+    """By preset, the names of the runs that its report has to have (experiments/report.yaml)."""
+    listed = yaml.safe_load((home() / "experiments" / "report.yaml").read_text(encoding="utf-8"))
+    return {
+        preset: [
+            f"{preset}/{experiment}/{name}-s{seed}"
+            for experiment, runs in experiments.items()
+            for name, seeds in runs.items()
+            for seed in seeds
+        ]
+        for preset, experiments in listed.items()
+    }
+
+
+def held() -> dict[str, Held]:
+    """What each preset has whose report is part of the book: one whose page of Table 2 is there."""
+    pages = home() / "book" / "runs"
+    return {preset: _held(preset, owed) for preset, owed in report().items() if (pages / preset / "table2.ipynb").exists()}
+
+
+def _held(preset: str, owed: Sequence[str]) -> Held:
+    experiments = sorted({name.split("/")[1] for name in owed} - {"ablation"})
+    found = {experiment: results.measurements(preset, experiment) for experiment in experiments}
+    tables = {
+        experiment: pd.concat([_lines(measurement) for measurement in measurements], ignore_index=True)
+        for experiment, measurements in found.items()
+        if measurements
+    }
+    records = results.records(preset)
+    there = {item.name for item in (*records, *(m for ms in found.values() for m in ms))}
+    return Held(records, tables, frozenset(owed) - there)
+
+
+def quantity(claim: Claim, preset: Held) -> tuple[Estimate | None, list[str]]:
+    """The claim's quantity on one preset, None where its runs are not there; and the runs that it comes from."""
+    if claim.kind == "difference":
+        rows = [_row(preset.records, claim.measure[name]) for name in ("row", "over")]
+        used = [record.name for row in rows for record in row]
+        return (row_difference(*rows) if all(rows) else None), used
+    if claim.kind == "mean":
+        row = _row(preset.records, claim.measure["row"])
+        return (row_mean(row) if row else None), [record.name for record in row]
+    lines = preset.tables.get(claim.measure["experiment"])
+    return (None, []) if lines is None else measured(claim.measure, lines)
+
+
+def _row(records: Sequence[Record], module: str) -> list[Record]:
+    return [record for record in records if record.settings["module"] == module]
+
+
+def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate | None, list[str]]:
+    """A quantity from the lines of measurements, a value for each seed that has all of its cells.
+
+    measure: columns, plus, minus and ratio as in paper.yaml. A quotient is estimated by its logarithm: the value is
+    then that logarithm.
+    """
+    values, used = [], set()
+    for _, of_seed in lines.groupby("seed"):
+        terms = [(sign, _cell(of_seed, cell)) for sign in ("plus", "minus") for cell in measure.get(sign, [])]
+        if any(cell.empty for _, cell in terms):
+            continue
+        value = 0.0
+        for sign, cell in terms:
+            column = cell[measure["columns"]].sum(axis=1, skipna=False)
+            amount = np.log(column) if measure.get("ratio") else column
+            value += amount.mean() if sign == "plus" else -amount.mean()
+            used |= set(cell["run"])
+        values.append(value)
+    return (of_seeds(values) if values else None), sorted(used)
+
+
+def _cell(lines: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
+    """The lines that have the wanted values: one, any of a list, or that of another column."""
+    chosen = np.ones(len(lines), bool)
+    for name, value in wanted.items():
+        if name not in lines.columns:
+            raise UserError(f"paper.yaml: a measurement has no column {name!r}: choose from {', '.join(lines.columns)}")
+        of = lines[value] if isinstance(value, str) and value in lines.columns else value
+        chosen &= lines[name].isin(of) if isinstance(of, list) else lines[name] == of
+    return lines[chosen]
+
+
+def count(claim: Claim) -> float:
+    """The parameters of a claim's network, millions; or as a part of another one's."""
+    of = _parameters(claim.measure)
+    return of / _parameters(claim.measure["over"]) if "over" in claim.measure else of / 1e6
+
+
+def _parameters(network: Mapping[str, Any]) -> int:
+    return cost.parameters(Network(row=ROWS[network["row"]], stacks=network["stacks"]))
+
+
+def in_table2(claim: Claim) -> bool:
+    """Whether it compares two rows of Table 2: these share Holm's correction."""
+    rows = paper()["table2"]["rows"]
+    return claim.kind == "difference" and claim.measure["row"] in rows and claim.measure["over"] in rows
+
+
+def levels(stated: Sequence[Claim], found: Mapping[str, Estimate]) -> dict[str, float]:
+    """For each claim with an estimate on one preset, the level of its interval: Holm's for Table 2's comparisons."""
+    compared = {
+        claim.id: found[claim.id].interval
+        for claim in stated
+        if claim.id in found and in_table2(claim) and found[claim.id].seeds > 1
+    }
+    return dict.fromkeys(found, LEVEL) | holm(compared)
+
+
+def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame:
+    """A line for each claim and each preset that has something to say to it; one line where none has.
+
+    Columns: `COLUMNS`. paper: the value as printed, NaN for none; preset: "" for none; low, high: the interval that
+    the verdict is from, NaN for none; level: of that interval; runs: a list of names. All values are in the
+    claim's unit.
+    """
+    lines: dict[str, list[dict[str, Any]]] = {claim.id: [] for claim in stated}
+    for name, preset in presets.items():
+        asked = [claim for claim in stated if asks(claim, name)]
+        answers = {claim.id: quantity(claim, preset) for claim in asked}
+        found = {key: estimate for key, (estimate, _) in answers.items() if estimate is not None}
+        level = levels(stated, found)
+        for claim in asked:
+            if lacks(claim, preset):
+                lines[claim.id].append({"preset": name, "verdict": "missing", "runs": lacks(claim, preset)})
+            elif claim.id in found:
+                line = _line(claim, found[claim.id], level[claim.id])
+                lines[claim.id].append({"preset": name, **line, "runs": answers[claim.id][1]})
+    rows = [
+        {"id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place, "paper": claim.value}
+        | line
+        for claim in stated
+        for line in lines[claim.id] or [_without_runs(claim)]
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"paper": float})
+
+
+def asks(claim: Claim, preset: str) -> bool:
+    """Whether a preset's runs can say anything to a claim."""
+    return claim.kind in ("difference", "measurement") or (claim.kind == "mean" and preset == MPII_PRESET)
+
+
+def lacks(claim: Claim, preset: Held) -> list[str]:
+    """The runs that a claim needs of those that the preset's report lacks."""
+    rows = {claim.measure.get("row"), claim.measure.get("over")}
+    needed = []
+    for name in sorted(preset.lacking):
+        _, experiment, run = name.split("/")
+        if experiment == claim.measure.get("experiment", "ablation"):
+            needed += [name] if claim.kind == "measurement" or run.rpartition("-s")[0] in rows else []
+    return needed
+
+
+def _line(claim: Claim, estimate: Estimate, level: float) -> dict[str, Any]:
+    low, high = estimate.interval(level)
+    value = estimate.value
+    if claim.measure.get("ratio"):
+        value, low, high = (math.exp(x) for x in (value, low, high))
+    found = {"value": value, "low": low, "high": high, "level": level, "seeds": estimate.seeds}
+    return found | {"verdict": verdict(claim, low, high, estimate.seeds)}
+
+
+def _without_runs(claim: Claim) -> dict[str, Any]:
+    """The line of a claim that no preset says anything to."""
+    line: dict[str, Any] = {"preset": "", "runs": []}
+    if claim.exact:
+        value = count(claim)
+        return line | {"value": value, "verdict": verdict(claim, value, value, 0)}
+    fixed = {"mean": "needs MPII", "server": "needs MPII", "context": "context"}
+    return line | {"verdict": fixed.get(claim.kind, "not measured")}
+
+
+def check(lines: pd.DataFrame, presets: Mapping[str, Held]) -> None:
+    """Raises UserError if a run that a report has to have is not there."""
+    lacking = sorted(name for preset in presets.values() for name in preset.lacking)
+    if lacking:
+        verdicts = (lines["verdict"] == "missing").sum()
+        raise UserError(
+            f"the report lacks {', '.join(lacking)}, which makes {verdicts} verdicts “missing”: run what is lacking "
+            f"or take it out of experiments/report.yaml"
+        )
+
+
+def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
+    """The ledger's differences with the paper's first, for `scanet.figures.differences`."""
+    chosen = lines[lines["kind"] == "difference"].dropna(subset="paper")
+    names = {
+        claim.id: " − ".join(ROWS[claim.measure[name]].title for name in ("row", "over"))
+        for claim in claims()
+        if in_table2(claim)
+    }
+    chosen = chosen[chosen["id"].isin(names)]
+    printed = chosen.drop_duplicates("id").assign(preset="paper", value=lambda f: f["paper"], half=np.nan, seeds=np.nan)
+    ours = chosen[chosen["value"].notna()].assign(half=lambda f: (f["high"] - f["low"]) / 2)
+    both = pd.concat([printed, ours])
+    index = pd.MultiIndex.from_arrays([both["id"].map(names), both["preset"]], names=["Comparison", "Source"])
+    return both.set_index(index)[["value", "half", "seeds"]]

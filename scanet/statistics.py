@@ -1,0 +1,220 @@
+"""How far a mean PCKh, or a difference of two, can be trusted: variance over persons and over seeds.
+
+Two things would come out otherwise if a run were made again: the validation persons, had others been photographed,
+and the training, had it started from another seed. The first is measured by a bootstrap over persons, in which all
+seeds and both rows keep the same persons; the second by the spread of the seeds' own values. With so few seeds that
+spread is itself uncertain, so its part of the interval takes Student's t with one degree of freedom less than there
+are seeds. The two parts add as squares. A sum of parts, each with its own t, covers at least as often as it promises
+(Banerjee, "Approximate confidence interval for linear functions of means of k populations when the population
+variances are not equal", Sankhya 22, 1960); and as the bootstrap sees a little of what seeds do too, it covers more.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Float, Int8, Num
+from scipy.special import ndtri, stdtrit
+
+from scanet.files import UserError
+from scanet.results import Record, one_preset
+
+RESAMPLES = 2000  # of the persons; the error of the resulting standard error is then 1.6 %
+LEVEL = 0.05  # an interval misses at most so often
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, and the standard errors that come from the choice of persons and of seeds; all in one unit.
+
+    With one seed, seed_error is 0 and the interval knows nothing of seeds. person_error is NaN for what one seed
+    measured without a sample of persons: there is no interval then.
+    """
+
+    value: float
+    person_error: float
+    seed_error: float
+    seeds: int
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Half of the interval that misses in a part of `level` of all cases."""
+        return float(half_width(np.float64(self.person_error), np.float64(self.seed_error), self.seeds, level))
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        half = self.half_width(level)
+        return self.value - half, self.value + half
+
+
+def half_width(
+    person_error: Float[np.ndarray, "*r"] | np.float64,
+    seed_error: Float[np.ndarray, "*r"] | np.float64,
+    seeds: int,
+    level: float = LEVEL,
+) -> Float[np.ndarray, "*r"] | np.float64:
+    """Half of the interval: the persons' part, normal, and the seeds' part, Student's t, added as squares."""
+    t = stdtrit(seeds - 1, 1 - level / 2) if seeds > 1 else 0.0
+    return np.hypot(ndtri(1 - level / 2) * person_error, t * seed_error)
+
+
+def of_seeds(values: Sequence[float]) -> Estimate:
+    """The estimate from one value of each seed alone. Raises ValueError if there is none."""
+    if not len(values):
+        raise ValueError("an estimate needs the value of at least one seed")
+    seeds = len(values)
+    error = float(np.std(values, ddof=1)) / seeds**0.5 if seeds > 1 else 0.0
+    return Estimate(float(np.mean(values)), 0.0 if seeds > 1 else np.nan, error, seeds)
+
+
+@lru_cache(maxsize=2)
+def resampling(persons: int, resamples: int = RESAMPLES, seed: int = 0) -> Float[np.ndarray, "b n"]:
+    """How often each person is drawn in each resample, with replacement. The same numbers at each call."""
+    drawn = np.random.default_rng(seed).integers(persons, size=(resamples, persons))
+    places = drawn + persons * np.arange(resamples)[:, None]
+    return np.bincount(places.ravel(), minlength=resamples * persons).reshape(resamples, persons).astype(np.float64)
+
+
+def plain_mean(
+    weights: Num[np.ndarray, "b n"], values: Num[np.ndarray, "*r n j"], annotated: Num[np.ndarray, "n j"]
+) -> Float[np.ndarray, "*r b"]:
+    """Mean over the joints of 100 * (weighted sum of values / weighted number of annotations): percent.
+
+    values: 1 for a hit and 0 for a miss, or differences of such. A joint without annotation is left out.
+    """
+    counts = weights @ annotated.astype(weights.dtype)
+    known = counts > 0
+    rates = 100 * (weights @ values.astype(weights.dtype)) / np.where(known, counts, 1)  # 0 where not known
+    return rates.sum(axis=-1) / known.sum(axis=-1)
+
+
+def errors(
+    values: Num[np.ndarray, "*r s n j"], annotated: Bool[np.ndarray, "n j"], weights: Num[np.ndarray, "b n"]
+) -> tuple[Float[np.ndarray, "*r"], Float[np.ndarray, "*r"], Float[np.ndarray, "*r"]]:
+    """The plain mean over seeds, its standard error over persons, and that over seeds (0 for one seed); percent."""
+    seeds, persons = values.shape[-3], values.shape[-2]
+    each = plain_mean(np.ones((1, persons)), values, annotated)[..., 0]
+    resampled = plain_mean(weights, values.mean(axis=-3), annotated)
+    over_seeds = each.std(axis=-1, ddof=1) / seeds**0.5 if seeds > 1 else np.zeros(each.shape[:-1])
+    return each.mean(axis=-1), resampled.std(axis=-1, ddof=1), over_seeds
+
+
+def pckh(values: Num[np.ndarray, "s n j"], annotated: Bool[np.ndarray, "n j"]) -> Estimate:
+    """The plain mean PCKh of hits, or of differences of hits, of the same persons by several seeds."""
+    value, person_error, seed_error = errors(values, annotated, resampling(len(annotated)))
+    return Estimate(float(value), float(person_error), float(seed_error), len(values))
+
+
+def row_mean(records: Sequence[Record], tta: str = "flip") -> Estimate:
+    """The plain mean PCKh of one row, from its records of different seeds."""
+    hits, annotated = _hits(records, tta)
+    return pckh(hits, annotated)
+
+
+def row_difference(records: Sequence[Record], over: Sequence[Record], tta: str = "flip") -> Estimate | None:
+    """The plain mean PCKh of one row less that of another, seed by seed; None if they have no seed in common.
+
+    Raises UserError if the records have several presets or were scored on different persons.
+    """
+    ours, theirs = ({record.settings["seed"]: record for record in row} for row in (records, over))
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    hits, annotated = _hits([row[seed] for row in (ours, theirs) for seed in seeds], tta)
+    return pckh(hits[: len(seeds)] - hits[len(seeds) :], annotated)
+
+
+def _hits(records: Sequence[Record], tta: str) -> tuple[Int8[np.ndarray, "r n j"], Bool[np.ndarray, "n j"]]:
+    """The hits of all records, which have to be of the same persons and of one preset, and what is annotated."""
+    one_preset(records)
+    found = [record.hits(tta) for record in records]
+    annotated = found[0][1]
+    for record, (_, other) in zip(records, found, strict=True):
+        same = record.run["data"]["fingerprint"] == records[0].run["data"]["fingerprint"]
+        if not same or not np.array_equal(other, annotated):
+            raise UserError(
+                f"{record.name} was scored on other persons than {records[0].name}: delete the older one and run it again"
+            )
+    return np.stack([hits for hits, _ in found]).astype(np.int8), annotated
+
+
+def holm(intervals: Mapping[str, Callable[[float], tuple[float, float]]], level: float = LEVEL) -> dict[str, float]:
+    """Holm's correction: for each comparison the level of its own interval.
+
+    All intervals at these levels together: that any of those whose true value is 0 excludes 0 happens in a part of
+    at most `level` of all cases. Of m comparisons, those whose interval at level / m excludes 0 are done with that;
+    the m' others are tried at level / m', and so on until none is added (Holm, "A simple sequentially rejective
+    multiple test procedure", Scandinavian Journal of Statistics 6, 1979).
+
+    intervals: for each comparison, the interval at a level.
+    """
+    levels: dict[str, float] = {}
+    left = list(intervals)
+    while left:
+        share = level / len(left)
+        bounds = {name: intervals[name](share) for name in left}
+        done = [name for name, (low, high) in bounds.items() if low > 0 or high < 0]
+        levels |= dict.fromkeys(done or left, share)
+        left = [name for name in left if name not in levels]
+    return levels
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What intervals did on simulated differences whose true value is known.
+
+    seed_spread: standard deviation of a run's mean PCKh from seed to seed, points. truth: the true difference,
+    points. covered, positive, negative: parts of the repetitions in which the interval holds the truth, lies above
+    0, lies below 0. width: mean length of the interval, points.
+    """
+
+    seed_spread: float
+    truth: float
+    repetitions: int
+    covered: float
+    positive: float
+    negative: float
+    width: float
+
+
+def simulate(
+    seed_spread: float,
+    truth: float,
+    *,
+    repetitions: int,
+    seeds: int = 3,
+    persons: int = 2958,
+    joints: int = 14,
+    resamples: int = RESAMPLES,
+    generator: np.random.Generator,
+) -> Coverage:
+    """Draw pairs of rows whose true difference is known, and count what their intervals say.
+
+    Every hit has the probability of its joint (80 to 95 %), plus the row's and the run's shift, exactly. What
+    decides a joint is drawn once for all runs, once for each row or anew in each run (half, a quarter, a quarter of
+    the cases), and for three in ten persons all the joints go together: hits depend on each other as real ones do.
+    """
+    chance = np.linspace(0.80, 0.95, joints, dtype=np.float32)
+    annotated = generator.random((persons, joints)) < 0.95
+    weights = resampling(persons, resamples).astype(np.float32)
+    value, half = np.empty(repetitions), np.empty(repetitions)
+    for k in range(repetitions):
+        shift = generator.normal(0, seed_spread, (2, seeds)) + [[truth], [0]]
+        kind = generator.random((persons, joints), np.float32)
+        luck = generator.random((2, seeds, persons, joints), np.float32)
+        luck[:, 1:] = np.where(kind < 0.75, luck[:, :1], luck[:, 1:])  # the row's
+        luck[1] = np.where(kind < 0.5, luck[0], luck[1])  # everybody's
+        whole = generator.random(persons) < 0.3
+        luck[:, :, whole] = luck[:, :, whole, :1]
+        hits = (luck < chance + shift[..., None, None].astype(np.float32) / 100) & annotated
+        value[k], *parts = errors(hits[0].astype(np.int8) - hits[1], annotated, weights)
+        half[k] = half_width(*parts, seeds)
+    covered = np.abs(value - truth) <= half
+    return Coverage(
+        seed_spread=seed_spread,
+        truth=truth,
+        repetitions=repetitions,
+        covered=float(covered.mean()),
+        positive=float((value - half > 0).mean()),
+        negative=float((value + half < 0).mean()),
+        width=float(2 * half.mean()),
+    )
