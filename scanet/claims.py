@@ -26,15 +26,16 @@ import yaml
 
 from scanet import cost, results
 from scanet.config import ROWS, Network
-from scanet.files import UserError, home
-from scanet.results import Record
+from scanet.files import UserError, home, results_folder
+from scanet.results import Measurement, Record
 from scanet.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
 from scanet.tables import paper
 
 KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
 MPII_PRESET = "paper"
 COLUMNS = (
-    "id", "kind", "statement", "place", "paper", "preset", "value", "low", "high", "level", "seeds", "verdict", "runs",
+    "id", "kind", "statement", "place", "paper",
+    "preset", "value", "low", "high", "level", "seeds", "verdict", "runs",
 )  # fmt: skip
 
 
@@ -72,7 +73,10 @@ class Claim:
         elif "tolerance" in entry:
             low, high = value - entry["tolerance"], value + entry["tolerance"]
         return cls(
-            *(entry[name] for name in own[:4]),
+            id=entry["id"],
+            statement=entry["statement"],
+            place=entry["place"],
+            kind=entry["kind"],
             value=value,
             low=-math.inf if low is None else low,
             high=math.inf if high is None else high,
@@ -130,28 +134,32 @@ def report() -> dict[str, list[str]]:
 def held() -> dict[str, Held]:
     """What each preset has whose report is part of the book: one whose page of Table 2 is there."""
     pages = home() / "book" / "runs"
-    return {preset: _held(preset, owed) for preset, owed in report().items() if (pages / preset / "table2.ipynb").exists()}
-
-
-def _held(preset: str, owed: Sequence[str]) -> Held:
-    experiments = sorted({name.split("/")[1] for name in owed} - {"ablation"})
-    found = {experiment: results.measurements(preset, experiment) for experiment in experiments}
-    tables = {
-        experiment: pd.concat([_lines(measurement) for measurement in measurements], ignore_index=True)
-        for experiment, measurements in found.items()
-        if measurements
+    presets = {name: owed for name, owed in report().items() if (pages / name / "table2.ipynb").exists()}
+    experiments = sorted({claim.measure["experiment"] for claim in claims() if claim.kind == "measurement"})
+    return {
+        preset: Held(
+            records=results.records(preset),
+            tables={
+                experiment: pd.concat([_lines(measurement) for measurement in found], ignore_index=True)
+                for experiment in experiments
+                if (found := results.measurements(preset, experiment))
+            },
+            lacking=frozenset(name for name in owed if not (results_folder() / name / "run.json").exists()),
+        )
+        for preset, owed in presets.items()
     }
-    records = results.records(preset)
-    there = {item.name for item in (*records, *(m for ms in found.values() for m in ms))}
-    return Held(records, tables, frozenset(owed) - there)
+
+
+def _lines(measurement: Measurement) -> pd.DataFrame:
+    table = measurement.table().assign(seed=measurement.run["seed"], run=measurement.name)
+    return table if "module" in table else table.assign(module=measurement.run["module"])
 
 
 def quantity(claim: Claim, preset: Held) -> tuple[Estimate | None, list[str]]:
     """The claim's quantity on one preset, None where its runs are not there; and the runs that it comes from."""
     if claim.kind == "difference":
-        rows = [_row(preset.records, claim.measure[name]) for name in ("row", "over")]
-        used = [record.name for row in rows for record in row]
-        return (row_difference(*rows) if all(rows) else None), used
+        row, over = (_row(preset.records, claim.measure[name]) for name in ("row", "over"))
+        return (row_difference(row, over) if row and over else None), [record.name for record in (*row, *over)]
     if claim.kind == "mean":
         row = _row(preset.records, claim.measure["row"])
         return (row_mean(row) if row else None), [record.name for record in row]
@@ -189,7 +197,9 @@ def _cell(lines: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
     chosen = np.ones(len(lines), bool)
     for name, value in wanted.items():
         if name not in lines.columns:
-            raise UserError(f"paper.yaml: a measurement has no column {name!r}: choose from {', '.join(lines.columns)}")
+            raise UserError(
+                f"paper.yaml: a measurement has no column {name!r}: choose from {', '.join(lines.columns)}"
+            )
         of = lines[value] if isinstance(value, str) and value in lines.columns else value
         chosen &= lines[name].isin(of) if isinstance(of, list) else lines[name] == of
     return lines[chosen]
@@ -304,7 +314,9 @@ def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
         if in_table2(claim)
     }
     chosen = chosen[chosen["id"].isin(names)]
-    printed = chosen.drop_duplicates("id").assign(preset="paper", value=lambda f: f["paper"], half=np.nan, seeds=np.nan)
+    printed = chosen.drop_duplicates("id").assign(
+        preset="paper", value=lambda f: f["paper"], half=np.nan, seeds=np.nan
+    )
     ours = chosen[chosen["value"].notna()].assign(half=lambda f: (f["high"] - f["low"]) / 2)
     both = pd.concat([printed, ours])
     index = pd.MultiIndex.from_arrays([both["id"].map(names), both["preset"]], names=["Comparison", "Source"])

@@ -4,9 +4,10 @@ Two things would come out otherwise if a run were made again: the validation per
 and the training, had it started from another seed. The first is measured by a bootstrap over persons, in which all
 seeds and both rows keep the same persons; the second by the spread of the seeds' own values. With so few seeds that
 spread is itself uncertain, so its part of the interval takes Student's t with one degree of freedom less than there
-are seeds. The two parts add as squares. A sum of parts, each with its own t, covers at least as often as it promises
-(Banerjee, "Approximate confidence interval for linear functions of means of k populations when the population
-variances are not equal", Sankhya 22, 1960); and as the bootstrap sees a little of what seeds do too, it covers more.
+are seeds. The two parts add as squares. For independent normal parts, each with its own t, such an interval covers at
+least as often as it promises (Banerjee, "Approximate confidence interval for linear functions of means of k
+populations when the population variances are not equal", Sankhya 22, 1960). Here it covers somewhat more, as what
+seeds do to single persons is in both parts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,23 +39,13 @@ class Estimate:
     seeds: int
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Half of the interval that misses in a part of `level` of all cases."""
-        return float(half_width(np.float64(self.person_error), np.float64(self.seed_error), self.seeds, level))
+        """Half of the interval that misses in a part of `level` of all cases: both parts, added as squares."""
+        t = stdtrit(self.seeds - 1, 1 - level / 2) if self.seeds > 1 else 0.0
+        return float(np.hypot(ndtri(1 - level / 2) * self.person_error, t * self.seed_error))
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         half = self.half_width(level)
         return self.value - half, self.value + half
-
-
-def half_width(
-    person_error: Float[np.ndarray, "*r"] | np.float64,
-    seed_error: Float[np.ndarray, "*r"] | np.float64,
-    seeds: int,
-    level: float = LEVEL,
-) -> Float[np.ndarray, "*r"] | np.float64:
-    """Half of the interval: the persons' part, normal, and the seeds' part, Student's t, added as squares."""
-    t = stdtrit(seeds - 1, 1 - level / 2) if seeds > 1 else 0.0
-    return np.hypot(ndtri(1 - level / 2) * person_error, t * seed_error)
 
 
 def of_seeds(values: Sequence[float]) -> Estimate:
@@ -67,11 +58,11 @@ def of_seeds(values: Sequence[float]) -> Estimate:
 
 
 @lru_cache(maxsize=2)
-def resampling(persons: int, resamples: int = RESAMPLES, seed: int = 0) -> Float[np.ndarray, "b n"]:
+def resampling(persons: int, resamples: int, seed: int = 0) -> Float[np.ndarray, "b n"]:
     """How often each person is drawn in each resample, with replacement. The same numbers at each call."""
     drawn = np.random.default_rng(seed).integers(persons, size=(resamples, persons))
     places = drawn + persons * np.arange(resamples)[:, None]
-    return np.bincount(places.ravel(), minlength=resamples * persons).reshape(resamples, persons).astype(np.float64)
+    return np.bincount(places.ravel(), minlength=resamples * persons).reshape(resamples, persons).astype(np.float32)
 
 
 def plain_mean(
@@ -87,21 +78,15 @@ def plain_mean(
     return rates.sum(axis=-1) / known.sum(axis=-1)
 
 
-def errors(
-    values: Num[np.ndarray, "*r s n j"], annotated: Bool[np.ndarray, "n j"], weights: Num[np.ndarray, "b n"]
-) -> tuple[Float[np.ndarray, "*r"], Float[np.ndarray, "*r"], Float[np.ndarray, "*r"]]:
-    """The plain mean over seeds, its standard error over persons, and that over seeds (0 for one seed); percent."""
-    seeds, persons = values.shape[-3], values.shape[-2]
-    each = plain_mean(np.ones((1, persons)), values, annotated)[..., 0]
-    resampled = plain_mean(weights, values.mean(axis=-3), annotated)
-    over_seeds = each.std(axis=-1, ddof=1) / seeds**0.5 if seeds > 1 else np.zeros(each.shape[:-1])
-    return each.mean(axis=-1), resampled.std(axis=-1, ddof=1), over_seeds
-
-
-def pckh(values: Num[np.ndarray, "s n j"], annotated: Bool[np.ndarray, "n j"]) -> Estimate:
-    """The plain mean PCKh of hits, or of differences of hits, of the same persons by several seeds."""
-    value, person_error, seed_error = errors(values, annotated, resampling(len(annotated)))
-    return Estimate(float(value), float(person_error), float(seed_error), len(values))
+def pckh(
+    values: Num[np.ndarray, "s n j"], annotated: Bool[np.ndarray, "n j"], resamples: int = RESAMPLES
+) -> Estimate:
+    """The plain mean PCKh (percent) of hits, or of differences of hits, by several seeds on the same persons."""
+    seeds, persons = values.shape[:2]
+    each = plain_mean(np.ones((1, persons)), values, annotated)[:, 0]
+    resampled = plain_mean(resampling(persons, resamples), values.mean(axis=0), annotated)
+    seed_error = each.std(ddof=1) / seeds**0.5 if seeds > 1 else 0.0
+    return Estimate(float(each.mean()), float(resampled.std(ddof=1)), float(seed_error), seeds)
 
 
 def row_mean(records: Sequence[Record], tta: str = "flip") -> Estimate:
@@ -132,7 +117,8 @@ def _hits(records: Sequence[Record], tta: str) -> tuple[Int8[np.ndarray, "r n j"
         same = record.run["data"]["fingerprint"] == records[0].run["data"]["fingerprint"]
         if not same or not np.array_equal(other, annotated):
             raise UserError(
-                f"{record.name} was scored on other persons than {records[0].name}: delete the older one and run it again"
+                f"{record.name} was scored on other persons than {records[0].name}: "
+                f"delete the older one and run it again"
             )
     return np.stack([hits for hits, _ in found]).astype(np.int8), annotated
 
@@ -195,10 +181,9 @@ def simulate(
     """
     chance = np.linspace(0.80, 0.95, joints, dtype=np.float32)
     annotated = generator.random((persons, joints)) < 0.95
-    weights = resampling(persons, resamples).astype(np.float32)
     value, half = np.empty(repetitions), np.empty(repetitions)
     for k in range(repetitions):
-        shift = generator.normal(0, seed_spread, (2, seeds)) + [[truth], [0]]
+        shift = generator.normal(0, seed_spread, (2, seeds)) + np.array([[truth], [0]])
         kind = generator.random((persons, joints), np.float32)
         luck = generator.random((2, seeds, persons, joints), np.float32)
         luck[:, 1:] = np.where(kind < 0.75, luck[:, :1], luck[:, 1:])  # the row's
@@ -206,8 +191,8 @@ def simulate(
         whole = generator.random(persons) < 0.3
         luck[:, :, whole] = luck[:, :, whole, :1]
         hits = (luck < chance + shift[..., None, None].astype(np.float32) / 100) & annotated
-        value[k], *parts = errors(hits[0].astype(np.int8) - hits[1], annotated, weights)
-        half[k] = half_width(*parts, seeds)
+        estimate = pckh(hits[0].astype(np.int8) - hits[1], annotated, resamples)
+        value[k], half[k] = estimate.value, estimate.half_width()
     covered = np.abs(value - truth) <= half
     return Coverage(
         seed_spread=seed_spread,
