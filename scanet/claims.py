@@ -29,9 +29,12 @@ from scanet.config import ROWS, Network
 from scanet.files import UserError, home, results_folder
 from scanet.results import Measurement, Record
 from scanet.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
-from scanet.tables import paper
+from scanet.tables import number, paper
 
 KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
+VERDICTS = (
+    "reproduced", "not reproduced", "inconclusive", "missing", "not measured", "needs MPII", "context",
+)  # fmt: skip
 MPII_PRESET = "paper"
 COLUMNS = (
     "id", "kind", "statement", "place", "paper",
@@ -82,6 +85,14 @@ class Claim:
             high=math.inf if high is None else high,
             measure={name: of for name, of in entry.items() if name not in own},
         )
+
+    @property
+    def printed(self) -> str:
+        """What the paper prints of the quantity, as text; empty if nothing."""
+        if self.value is not None:
+            return number(self.kind, self.value, digits=1 if self.kind == "parameters" else 2)
+        finite = math.isfinite(self.low) and math.isfinite(self.high)
+        return f"{self.low:g} to {self.high:g}" if finite else ""
 
     @property
     def exact(self) -> bool:
@@ -159,7 +170,9 @@ def quantity(claim: Claim, preset: Held) -> tuple[Estimate | None, list[str]]:
     """The claim's quantity on one preset, None where its runs are not there; and the runs that it comes from."""
     if claim.kind == "difference":
         row, over = (_row(preset.records, claim.measure[name]) for name in ("row", "over"))
-        return (row_difference(row, over) if row and over else None), [record.name for record in (*row, *over)]
+        shared = {record.settings["seed"] for record in row} & {record.settings["seed"] for record in over}
+        used = [record.name for record in (*row, *over) if record.settings["seed"] in shared]
+        return row_difference(row, over), used
     if claim.kind == "mean":
         row = _row(preset.records, claim.measure["row"])
         return (row_mean(row) if row else None), [record.name for record in row]
@@ -197,9 +210,7 @@ def _cell(lines: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
     chosen = np.ones(len(lines), bool)
     for name, value in wanted.items():
         if name not in lines.columns:
-            raise UserError(
-                f"paper.yaml: a measurement has no column {name!r}: choose from {', '.join(lines.columns)}"
-            )
+            raise UserError(f"paper.yaml: no column {name!r} is measured: choose from {', '.join(lines.columns)}")
         of = lines[value] if isinstance(value, str) and value in lines.columns else value
         chosen &= lines[name].isin(of) if isinstance(of, list) else lines[name] == of
     return lines[chosen]
@@ -217,8 +228,9 @@ def _parameters(network: Mapping[str, Any]) -> int:
 
 def in_table2(claim: Claim) -> bool:
     """Whether it compares two rows of Table 2: these share Holm's correction."""
-    rows = paper()["table2"]["rows"]
-    return claim.kind == "difference" and claim.measure["row"] in rows and claim.measure["over"] in rows
+    return claim.kind == "difference" and all(
+        ROWS[claim.measure[name]].place == "Table 2" for name in ("row", "over")
+    )
 
 
 def levels(stated: Sequence[Claim], found: Mapping[str, Estimate]) -> dict[str, float]:
@@ -234,9 +246,8 @@ def levels(stated: Sequence[Claim], found: Mapping[str, Estimate]) -> dict[str, 
 def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame:
     """A line for each claim and each preset that has something to say to it; one line where none has.
 
-    Columns: `COLUMNS`. paper: the value as printed, NaN for none; preset: "" for none; low, high: the interval that
-    the verdict is from, NaN for none; level: of that interval; runs: a list of names. All values are in the
-    claim's unit.
+    Columns: `COLUMNS`. paper: what it prints, as text; preset: "" for none; low, high: the interval that the verdict
+    is from, NaN for none; level: of that interval; runs: a list of names, or "counted" for what needs none.
     """
     lines: dict[str, list[dict[str, Any]]] = {claim.id: [] for claim in stated}
     for name, preset in presets.items():
@@ -251,12 +262,13 @@ def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame
                 line = _line(claim, found[claim.id], level[claim.id])
                 lines[claim.id].append({"preset": name, **line, "runs": answers[claim.id][1]})
     rows = [
-        {"id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place, "paper": claim.value}
+        {"id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place}
+        | {"paper": claim.printed}
         | line
         for claim in stated
         for line in lines[claim.id] or [_without_runs(claim)]
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"paper": float})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def asks(claim: Claim, preset: str) -> bool:
@@ -289,9 +301,21 @@ def _without_runs(claim: Claim) -> dict[str, Any]:
     line: dict[str, Any] = {"preset": "", "runs": []}
     if claim.exact:
         value = count(claim)
-        return line | {"value": value, "verdict": verdict(claim, value, value, 0)}
+        return line | {"value": value, "verdict": verdict(claim, value, value, 0), "runs": ["counted"]}
     fixed = {"mean": "needs MPII", "server": "needs MPII", "context": "context"}
     return line | {"verdict": fixed.get(claim.kind, "not measured")}
+
+
+def page(run: str) -> str:
+    """The address in the book of the page that shows a run, from the front page; empty if there is none.
+
+    A run of the ablation has a page of its own, a measurement is on its experiment's, a count in the method's part.
+    """
+    if run == "counted":
+        return "method/hourglass.html"
+    preset, experiment, name = run.split("/")
+    address = f"runs/{preset}/{name if experiment == 'ablation' else experiment}"
+    return f"{address}.html" if (home() / "book" / f"{address}.ipynb").exists() else ""
 
 
 def check(lines: pd.DataFrame, presets: Mapping[str, Held]) -> None:
@@ -306,18 +330,14 @@ def check(lines: pd.DataFrame, presets: Mapping[str, Held]) -> None:
 
 
 def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
-    """The ledger's differences with the paper's first, for `scanet.figures.differences`."""
-    chosen = lines[lines["kind"] == "difference"].dropna(subset="paper")
-    names = {
-        claim.id: " − ".join(ROWS[claim.measure[name]].title for name in ("row", "over"))
-        for claim in claims()
-        if in_table2(claim)
-    }
-    chosen = chosen[chosen["id"].isin(names)]
-    printed = chosen.drop_duplicates("id").assign(
-        preset="paper", value=lambda f: f["paper"], half=np.nan, seeds=np.nan
-    )
-    ours = chosen[chosen["value"].notna()].assign(half=lambda f: (f["high"] - f["low"]) / 2)
-    both = pd.concat([printed, ours])
-    index = pd.MultiIndex.from_arrays([both["id"].map(names), both["preset"]], names=["Comparison", "Source"])
-    return both.set_index(index)[["value", "half", "seeds"]]
+    """The ledger's comparisons of Table 2, the paper's and ours, for `scanet.figures.differences`."""
+    points: dict[tuple[str, str], dict[str, float]] = {}
+    for claim in claims():
+        if in_table2(claim) and claim.value is not None:
+            name = " − ".join(ROWS[claim.measure[row]].title for row in ("row", "over"))
+            points[name, "paper"] = {"value": claim.value}
+            for line in lines[(lines["id"] == claim.id) & lines["value"].notna()].itertuples():
+                half = (line.high - line.low) / 2
+                points[name, line.preset] = {"value": line.value, "half": half, "seeds": line.seeds}
+    index = pd.MultiIndex.from_tuples(points, names=["Comparison", "Source"])
+    return pd.DataFrame(list(points.values()), index=index, columns=["value", "half", "seeds"])

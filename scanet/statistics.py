@@ -66,7 +66,7 @@ def resampling(persons: int, resamples: int, seed: int = 0) -> Float[np.ndarray,
 
 
 def plain_mean(
-    weights: Num[np.ndarray, "b n"], values: Num[np.ndarray, "*r n j"], annotated: Num[np.ndarray, "n j"]
+    weights: Num[np.ndarray, "b n"], values: Num[np.ndarray, "*r n j"], annotated: Bool[np.ndarray, "n j"]
 ) -> Float[np.ndarray, "*r b"]:
     """Mean over the joints of 100 * (weighted sum of values / weighted number of annotations): percent.
 
@@ -150,7 +150,7 @@ class Coverage:
 
     seed_spread: standard deviation of a run's mean PCKh from seed to seed, points. truth: the true difference,
     points. covered, positive, negative: parts of the repetitions in which the interval holds the truth, lies above
-    0, lies below 0. width: mean length of the interval, points.
+    0, lies below 0. length: mean length of the interval, points.
     """
 
     seed_spread: float
@@ -159,7 +159,7 @@ class Coverage:
     covered: float
     positive: float
     negative: float
-    width: float
+    length: float
 
 
 def simulate(
@@ -201,5 +201,5 @@ def simulate(
         covered=float(covered.mean()),
         positive=float((value - half > 0).mean()),
         negative=float((value + half < 0).mean()),
-        width=float(2 * half.mean()),
+        length=float(2 * half.mean()),
     )

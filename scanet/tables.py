@@ -1,5 +1,7 @@
 """Tables of the paper beside ours: records in, data frames out."""
 
+import html
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from scanet.statistics import row_difference, row_mean
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
 CONVENTION = "plain"  # Table 2's
+LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours, 95 % interval", "Verdict", "Runs by seed")
 
 
 def paper() -> dict[str, Any]:
@@ -149,6 +152,66 @@ def by_stacks(cost: Callable[[Network], int], joints: int = 16, stacks: Sequence
         one, two = (cost(Network(row=row, joints=joints, stacks=n)) for n in (1, 2))
         table[row.title] = [one + (n - 1) * (two - one) for n in stacks]
     return pd.DataFrame.from_dict(table, orient="index", columns=list(stacks)).rename_axis("Method")
+
+
+def number(kind: str, value: float, digits: int = 2) -> str:
+    """A value of a claim of one kind as text: differences with their sign, parameters in millions."""
+    if kind == "measurement":
+        text = f"{value:.3g}"
+    elif kind == "parameters":
+        text = f"{value:.{digits}f}"
+    else:
+        text = f"{value:{'+' if kind == 'difference' else ''}.{digits}f}"
+    return text.replace("-", "−")
+
+
+def ledger(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
+    """The claims' ledger (`scanet.claims.ledger`) as HTML: a group of lines for each claim, cards on a phone.
+
+    page: the address of a run's page, empty if there is none.
+    """
+    head = "".join(f"<th>{name}</th>" for name in LEDGER)
+    body = "".join(_group(of_claim, page) for _, of_claim in lines.groupby("id", sort=False))
+    return f'<table class="ledger"><thead><tr>{head}</tr></thead>{body}</table>'
+
+
+def verdict(word: str) -> str:
+    """A verdict as HTML: the word, and a colour by its class."""
+    return f'<span class="verdict {word.replace(" ", "-")}">{word}</span>'
+
+
+def _group(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
+    rows = []
+    for k, line in enumerate(lines.itertuples()):
+        ours = "" if math.isnan(line.value) else number(line.kind, line.value)
+        if not math.isnan(line.low):
+            low, high = (number(line.kind, bound) for bound in (line.low, line.high))
+            seeds = f"{line.seeds:.0f} seeds" if line.seeds > 1 else "one seed, persons alone"
+            ours += f" <span>[{low}, {high}]</span> <small>{seeds}</small>"
+        elif line.seeds == 1:
+            ours += " <small>one seed</small>"
+        cells = [line.preset, ours, verdict(line.verdict), _links(line.runs, page)]
+        if k == 0:
+            cells = [html.escape(line.statement), line.place, line.paper, *cells]
+        names = LEDGER[-len(cells) :]
+        span = f' rowspan="{len(lines)}"' if k == 0 and len(lines) > 1 else ""
+        tags = [
+            f'<td data-label="{name}"{span if name in LEDGER[:3] else ""}>{cell and f"<div>{cell}</div>"}</td>'
+            for name, cell in zip(names, cells, strict=True)
+        ]
+        rows.append(f"<tr>{''.join(tags)}</tr>")
+    return f'<tbody id="claim-{lines["id"].iloc[0]}">{"".join(rows)}</tbody>'
+
+
+def _links(runs: Sequence[str], page: Callable[[str], str]) -> str:
+    """The runs by what they are called, a link for each seed: "SSA 0 1 2"."""
+    by_name: dict[str, list[str]] = {}
+    for run in runs:
+        name, _, seed = run.split("/")[-1].rpartition("-s")
+        address = page(run)
+        text = f'<a href="{html.escape(address)}" title="{run}">{seed}</a>' if address else seed
+        by_name.setdefault(name, []).append(text)
+    return "<br>".join(f"{name} {' '.join(seeds)}" for name, seeds in by_name.items())
 
 
 def show(table: pd.DataFrame | pd.Series) -> Styler:

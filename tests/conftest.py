@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 with install_import_hook("scanet", CHECKER):
+    import scanet.claims
     import scanet.experiment
     import scanet.figures
     import scanet.predictions

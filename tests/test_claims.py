@@ -1,0 +1,466 @@
+"""The paper as data, intervals, and verdicts: by hand, by slow references and on simulated results."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+from scipy.special import ndtri
+
+from scanet import claims, figures, results, statistics, tables
+from scanet.claims import Claim, Held
+from scanet.files import UserError, write_json
+from scanet.pckh import PCK
+from scanet.results import Record
+from scanet.skeleton import MPII
+from scanet.statistics import Estimate, holm, pckh
+
+ROOT = Path(__file__).parents[1]
+PERSONS, JOINTS = 60, 14
+
+
+# The paper as data
+
+
+def test_table1_fits_a_mean_over_all_joints_and_not_a_plain_one() -> None:
+    """Weights of the columns, near a seventh each, give every printed mean to within rounding; equal ones do not."""
+    printed = np.array(list(tables.paper()["table1"]["rows"].values()))
+    assert printed.shape == (10, 8)
+    columns, mean = printed[:, :7], printed[:, 7]
+    one = np.ones((10, 1))
+    best = linprog(  # the weights whose largest error is smallest
+        [0] * 7 + [1],
+        A_ub=np.block([[columns, -one], [-columns, -one]]),
+        b_ub=[*mean, *-mean],
+        A_eq=[[1] * 7 + [0]],
+        b_eq=[1],
+        bounds=[(0.12, 0.17)] * 7 + [(0, None)],
+    )
+    assert best.fun < 0.1  # half a last digit of the mean, and of the columns
+    assert (mean - columns.mean(axis=1)).min() > 0.25
+
+
+def test_table2_fits_a_plain_mean_and_the_differences_of_the_text() -> None:
+    rows = {name: tables.paper_row(name) for name in tables.paper()["table2"]["rows"]}
+    assert [len(row) for row in rows.values()] == [8] * 7
+    others = ("Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.")
+    neck = [14 * row["Mean"] - row["Head"] - 2 * sum(row[name] for name in others) for row in rows.values()]
+    assert (round(min(neck), 2), round(max(neck), 2)) == (97.84, 98.15)
+    mean = {name: row["Mean"] for name, row in rows.items()} | tables.paper()["means"]
+    stated = [claim for claim in claims.claims() if claim.kind in ("difference", "mean") and claim.value is not None]
+    assert len(stated) == 19
+    for claim in stated:
+        row, over = claim.measure["row"], claim.measure.get("over")
+        assert claim.value == pytest.approx(mean[row] - (mean[over] if over else 0)), claim.id
+    assert {0.3, 0.27, 0.25, 0.35} <= {claim.value for claim in stated}
+
+
+def test_every_claim_is_complete_and_named_once() -> None:
+    stated = claims.claims()
+    assert len({claim.id for claim in stated}) == len(stated)
+    assert all(claim.low < claim.high for claim in stated)
+    with pytest.raises(UserError, match="claim 'x' lacks place: give id, statement, place and one of the kinds"):
+        Claim.read({"id": "x", "statement": "", "kind": "mean"})
+    with pytest.raises(UserError, match="claim 'x' lacks a kind"):
+        Claim.read({"id": "x", "statement": "", "place": "", "kind": "guess"})
+
+
+# Intervals
+
+
+def test_plain_mean_by_hand() -> None:
+    annotated = np.array([[1, 1, 0], [1, 0, 0]], bool)  # the third joint never: it is left out
+    hits = np.array([[1, 0, 0], [1, 0, 0]])
+    weights = np.array([[1, 1], [0, 2], [3, 0]])
+    assert statistics.plain_mean(weights, hits, annotated).tolist() == [50, 100, 50]
+
+
+def test_half_width_by_hand() -> None:
+    three = Estimate(1.0, 0.3, 0.1, seeds=3)
+    assert three.half_width() == pytest.approx(math.hypot(1.959964 * 0.3, 4.302653 * 0.1), rel=1e-6)
+    assert Estimate(1.0, 0.3, 0.0, seeds=1).interval() == pytest.approx((1 - 0.587989, 1 + 0.587989), rel=1e-5)
+    of = statistics.of_seeds([1.0, 2.0, 3.0])
+    assert (of.value, of.person_error, of.seeds) == (2, 0, 3)
+    assert of.half_width() == pytest.approx(4.302653 / math.sqrt(3))
+    assert math.isnan(statistics.of_seeds([1.0]).half_width())
+    with pytest.raises(ValueError, match="at least one seed"):
+        statistics.of_seeds([])
+
+
+def drawn(seed: int, seeds: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits of two rows on the same persons, and what is annotated."""
+    generator = np.random.default_rng(seed)
+    annotated = generator.random((PERSONS, JOINTS)) < 0.9
+    easy = generator.random((PERSONS, JOINTS)) < 0.7
+    first, second = (easy ^ (generator.random((2, seeds, PERSONS, JOINTS)) < 0.2)) & annotated
+    return first.astype(np.int8), second.astype(np.int8), annotated
+
+
+def test_pckh_agrees_with_a_slow_bootstrap() -> None:
+    first, second, annotated = drawn(0)
+    estimate = pckh(first - second, annotated, resamples=4000)
+    generator, values = np.random.default_rng(1), []
+    for _ in range(3000):
+        chosen = generator.integers(PERSONS, size=PERSONS)
+        rates = [
+            100 * (row[:, chosen, j].mean(axis=0).sum() / annotated[chosen, j].sum())
+            for row in (first, second)
+            for j in range(JOINTS)
+        ]
+        values.append(np.mean(rates[:JOINTS]) - np.mean(rates[JOINTS:]))
+    assert estimate.person_error == pytest.approx(np.std(values, ddof=1), rel=0.06)
+    each = [
+        np.mean([100 * (a[:, j].sum() - b[:, j].sum()) / annotated[:, j].sum() for j in range(JOINTS)])
+        for a, b in zip(first, second, strict=True)
+    ]
+    assert estimate.value == pytest.approx(np.mean(each))
+    assert estimate.seed_error == pytest.approx(np.std(each, ddof=1) / math.sqrt(3))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_properties_of_a_difference(seed: int, seeds: int) -> None:
+    first, second, annotated = drawn(seed, seeds)
+    estimate = pckh(first - second, annotated)
+    swapped = pckh(second - first, annotated)
+    assert swapped.value == pytest.approx(-estimate.value)
+    assert swapped.half_width() == pytest.approx(estimate.half_width())
+    # Seeds in another order, or persons: the same value, and the same interval but for the bootstrap's own draw.
+    order = np.random.default_rng(seed).permutation(PERSONS)
+    moved = pckh((first - second)[::-1, order], annotated[order])
+    assert moved.value == pytest.approx(estimate.value)
+    assert moved.seed_error == pytest.approx(estimate.seed_error)
+    assert moved.person_error == pytest.approx(estimate.person_error, rel=0.15)
+    # One seed's metric is another: so are the value and, with several seeds, the interval's length.
+    edited = (first - second).copy()
+    edited[0] = -1 * annotated
+    changed = pckh(edited, annotated)
+    assert changed.value < estimate.value
+    assert changed.seed_error > estimate.seed_error or seeds == 1
+    # With more agreement an interval is never longer, and the persons' part is its least.
+    assert estimate.half_width() >= 1.9599 * estimate.person_error
+
+
+def test_wrong_persons_and_presets_are_refused(make: Callable[..., Record]) -> None:
+    ours, other = make("SSA", 0), make("MSFI", 0, fingerprint="other")
+    with pytest.raises(UserError, match="MSFI-s0 was scored on other persons than quick/ablation/SSA-s0: delete"):
+        statistics.row_difference([ours], [other])
+    with pytest.raises(UserError, match=r"presets \['lspet', 'quick'\]"):
+        statistics.row_difference([ours], [make("MSFI", 0, preset="lspet")])
+    assert statistics.row_difference([ours], [make("MSFI", 1)]) is None
+
+
+@pytest.mark.parametrize("seed_spread", [0, 0.3, 1.0])
+def test_coverage_with_three_seeds_and_mpiis_persons(seed_spread: float) -> None:
+    """At least 93 % of the intervals hold the true difference; where there is none, at most 5 % exclude 0."""
+    generator = np.random.default_rng(0)
+    known, null = (
+        statistics.simulate(seed_spread, truth, repetitions=250, resamples=200, generator=generator)
+        for truth in (0.3, 0.0)
+    )
+    assert known.covered >= 0.93
+    assert null.covered >= 0.93
+    assert null.positive + null.negative <= 0.05
+    assert known.length == pytest.approx(null.length, rel=0.1)
+
+
+def test_simulated_rows_have_the_known_difference() -> None:
+    known = statistics.simulate(0, 40, repetitions=20, persons=300, resamples=50, generator=np.random.default_rng(0))
+    assert known.positive == 1  # 40 points are hard to miss
+    assert known.length < 6
+
+
+def test_holm_by_hand() -> None:
+    """Of p = 0.016, 0.04, 0.03 and 0.001: 0.001 < 0.05/4, then 0.016 < 0.05/3, then 0.03 > 0.05/2 ends it."""
+
+    def interval(p: float) -> Callable[[float], tuple[float, float]]:
+        z = -ndtri(p / 2)
+        return lambda level: (z + ndtri(level / 2), z - ndtri(level / 2))
+
+    levels = holm({name: interval(p) for name, p in {"a": 0.016, "b": 0.04, "c": 0.03, "d": 0.001}.items()})
+    assert levels == pytest.approx({"d": 0.05 / 4, "a": 0.05 / 3, "b": 0.05 / 2, "c": 0.05 / 2})
+    assert holm({}) == {}
+
+
+# Verdicts
+
+
+def claim(low: float = 0, high: float = math.inf, value: float | None = None, kind: str = "difference") -> Claim:
+    return Claim("x", "", "", kind, value, low, high, {})
+
+
+@pytest.mark.parametrize(
+    ("of", "interval", "seeds", "expected"),
+    [
+        (claim(value=0.3), (0.1, 0.9), 3, "reproduced"),
+        (claim(value=0.3), (2.0, 4.0), 3, "reproduced"),  # larger than the paper's, in its direction
+        (claim(value=0.3), (-0.1, 0.9), 3, "inconclusive"),
+        (claim(value=0.3), (-0.9, -0.1), 3, "not reproduced"),  # excludes the sign
+        (claim(value=0.3), (-0.9, 0.2), 3, "not reproduced"),  # excludes the value
+        (claim(), (-0.9, 0.2), 3, "inconclusive"),  # there is no value to exclude
+        (claim(), (0.0, 0.2), 3, "inconclusive"),  # does not exclude 0
+        (claim(value=0.3), (0.1, 0.9), 1, "inconclusive"),  # one seed
+        (claim(), (math.nan, math.nan), 3, "inconclusive"),
+        (claim(-math.inf, 0), (-2, -1), 3, "reproduced"),
+        (claim(10, 100), (12, 80), 3, "reproduced"),
+        (claim(10, 100), (2, 80), 3, "inconclusive"),
+        (claim(10, 100), (2, 8), 3, "not reproduced"),
+        (claim(15.5, 15.7, 15.6, "parameters"), (15.58, 15.58), 0, "reproduced"),
+        (claim(15.5, 15.7, 15.6, "parameters"), (16.0, 16.0), 0, "not reproduced"),
+    ],
+)
+def test_the_rule(of: Claim, interval: tuple[float, float], seeds: int, expected: str) -> None:
+    assert claims.verdict(of, *interval, seeds) == expected
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Record]:
+    """Writes the record of a run of 60 persons, a given number of which have every joint right."""
+
+    def record(
+        module: str,
+        seed: int,
+        right: int = 40,
+        preset: str = "quick",
+        fingerprint: str = "data",
+    ) -> Record:
+        folder = tmp_path / "experiments" / "results" / preset / "ablation" / f"{module}-s{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        truth = np.random.default_rng(0).uniform(0, 100, (PERSONS, 16, 2)).astype(np.float32)
+        joints = truth + np.where(np.arange(PERSONS) < right, 1, 50)[:, None, None].astype(np.float32)
+        size = np.full(PERSONS, 10, np.float32)
+        metric = PCK(MPII)
+        metric.update(joints, truth, size)
+        scores = metric.compute().as_dict()
+        run = {
+            "settings": {"module": module, "seed": seed, "preset": preset},
+            "overrides": {},
+            "network": {"joints": 16},
+            "data": {"fingerprint": fingerprint},
+            "metrics": {"none": scores, "flip": scores},
+        }
+        write_json(folder / "run.json", run)
+        with h5py.File(folder / "predictions.h5", "w") as file:
+            for name, values in {"joints": joints, "truth": truth, "head_size": size}.items():
+                file.create_dataset(name, data=values)
+        return Record(folder, run)
+
+    return record
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder whose book has a report of the preset quick: two rows, two seeds."""
+    monkeypatch.setenv("SCANET_HOME", str(tmp_path))
+    (tmp_path / "experiments").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "experiments" / "paper.yaml", tmp_path / "experiments")
+    listed = "quick: {ablation: {MSFI: [0, 1], SSA: [0, 1]}}\nlspet: {ablation: {SSA: [0]}}\n"
+    (tmp_path / "experiments" / "report.yaml").write_text(listed, encoding="utf-8")
+    page = tmp_path / "book" / "runs" / "quick" / "table2.ipynb"
+    page.parent.mkdir(parents=True)
+    page.write_text("{}", encoding="utf-8")
+    return tmp_path
+
+
+def ledger() -> pd.DataFrame:
+    """Of the claims that runs can answer."""
+    asked = [claim for claim in claims.claims() if claim.kind in ("difference", "measurement")]
+    return claims.ledger(asked, claims.held())
+
+
+def line(name: str) -> pd.Series:
+    found = ledger()
+    return found[found["id"] == name].squeeze()
+
+
+def test_hits_are_those_of_the_metric(make: Callable[..., Record]) -> None:
+    record = make("SSA", 0, right=45)
+    hits, annotated = record.hits()
+    assert hits.shape == annotated.shape == (PERSONS, 14)
+    estimate = statistics.row_mean([record])
+    assert estimate.value == pytest.approx(record.scores().row("plain")["Mean"]) == 75
+
+
+def test_a_deleted_record_is_missing_and_an_edited_one_moves_the_interval(
+    book: Path, make: Callable[..., Record]
+) -> None:
+    for seed in (0, 1):
+        make("MSFI", seed, right=40 + seed)
+        make("SSA", seed, right=52 + seed)
+    found = line("ssa-msfi")
+    assert (found["preset"], found["seeds"], found["verdict"]) == ("quick", 2, "reproduced")
+    assert found["value"] == pytest.approx(20)
+    assert found["runs"] == [f"quick/ablation/{run}" for run in ("SSA-s0", "SSA-s1", "MSFI-s0", "MSFI-s1")]
+    claims.check(ledger(), claims.held())
+
+    make("SSA", 1, right=42)  # one seed that is much worse
+    edited = line("ssa-msfi")
+    assert edited["high"] - edited["low"] > 2 * (found["high"] - found["low"])
+    assert edited["verdict"] == "inconclusive"
+
+    shutil.rmtree(book / "experiments/results/quick/ablation/SSA-s1")
+    gone = line("ssa-msfi")
+    assert (gone["verdict"], gone["runs"]) == ("missing", ["quick/ablation/SSA-s1"])
+    assert math.isnan(gone["value"])
+    assert line("bdmp-msfi")["verdict"] == "not measured"  # nobody owes it
+    with pytest.raises(UserError, match=r"the report lacks quick/ablation/SSA-s1, which makes 4 verdicts “missing”"):
+        claims.check(ledger(), claims.held())
+
+
+def test_a_preset_without_a_page_owes_nothing(book: Path, make: Callable[..., Record]) -> None:
+    (book / "book/runs/quick/table2.ipynb").unlink()
+    make("SSA", 0)
+    assert claims.held() == {}
+    claims.check(ledger(), {})
+
+
+def test_one_seed_decides_nothing(make: Callable[..., Record], book: Path) -> None:
+    (book / "experiments/report.yaml").write_text("quick: {ablation: {MSFI: [0], SSA: [0]}}", encoding="utf-8")
+    make("MSFI", 0, right=20)
+    make("SSA", 0, right=50)
+    found = line("ssa-msfi")
+    assert found["low"] > 20
+    assert found["verdict"] == "inconclusive"
+
+
+def measure(book: Path, experiment: str, seed: int, table: pd.DataFrame, module: str = "SSA") -> None:
+    run = {"experiment": experiment, "preset": "quick", "module": module, "seed": seed, "overrides": {}}
+    folder = book / "experiments/results/quick" / experiment / f"{module}-s{seed}"
+    results.write_measurement(folder, run, table)
+
+
+def test_measurements_are_read_by_their_cells(book: Path) -> None:
+    for seed, factor in enumerate((20.0, 30.0, 45.0)):
+        norms = pd.DataFrame(
+            [
+                {
+                    "epoch": epoch,
+                    "stack": stack,
+                    "module": module,
+                    "noise": module == "SSA",
+                    "norm": norm * (1 + stack),
+                }
+                for epoch in (0, 1)
+                for stack in (0, 1)
+                for module, norm in (("SSA", factor), ("soft", 1.0), ("MSFI", 0.5))
+            ]
+        )  # fmt: skip
+        measure(book, "gradients", seed, norms)
+    found = line("gradient-ratio")
+    assert found["value"] == pytest.approx(30)  # the geometric mean
+    half = 4.302653 * math.log(1.5) / math.sqrt(3)
+    assert (found["low"], found["high"]) == pytest.approx((30 * math.exp(-half), 30 * math.exp(half)))
+    assert found["verdict"] == "reproduced"
+    assert found["runs"] == [f"quick/gradients/SSA-s{seed}" for seed in range(3)]
+    opposite = line("gradient-soft")
+    assert opposite["value"] == pytest.approx(2)
+    assert opposite["verdict"] == "inconclusive" or opposite["verdict"] == "not reproduced"
+
+
+def test_temperature_and_stress_claims(book: Path) -> None:
+    sweep = [
+        {"trained_tau": trained, "tau": tau, "noise": noise, "stack": 0, "pckh": 70 - 5 * (trained < 1),
+         "sharpness": 1 / (1 + tau), "irregularity": 1 / (1 + tau), "coverage": 0.5}
+        for trained in (0.5, 1.0)
+        for tau in (0.01, 0.1, 0.5, 1.0, 10.0, 100.0)
+        for noise in (True, False)
+    ]  # fmt: skip
+    stress = [
+        {"axis": axis, "value": value, "module": module, "pckh": 80 - loss * value, "persons": 9}
+        for axis in ("part_scale", "clutter")
+        for value in (0.0, 0.5, 1.0)
+        for module, loss in (("Baseline", 20), ("MSFI", 15), ("SSA", 16), ("BDMP", 15))
+    ]
+    for seed in (0, 1):
+        shift = 0.001 * seed
+        table = pd.DataFrame(sweep)
+        table[["sharpness", "irregularity", "pckh"]] += shift * (table[["tau"]].to_numpy() < 1)
+        measure(book, "temperature", seed, table)
+        measure(book, "stress", seed, pd.DataFrame(stress).assign(pckh=lambda f, k=seed: f["pckh"] + k * f["value"]))
+    assert line("tau-small-sharper")["verdict"] == "reproduced"
+    assert line("tau-uniform")["verdict"] == "reproduced"
+    assert line("tau-one-hot")["verdict"] == "reproduced"
+    assert line("tau-large-smoother")["verdict"] == "reproduced"
+    assert line("tau-large-irregular")["verdict"] == "not reproduced"
+    assert line("tau-unstable")["value"] == pytest.approx(-5, abs=0.01)
+    assert line("scale-msfi")["value"] == pytest.approx(5)
+    assert line("clutter-ssa")["value"] == pytest.approx(-1)
+    assert line("scale-sacwa")["verdict"] == "not measured"  # no line of SACWA
+    wrong = {"columns": ["norm"], "plus": [{"taus": 1}]}
+    with pytest.raises(UserError, match="no column 'taus' is measured: choose from trained_tau, tau"):
+        claims.measured(wrong, pd.DataFrame(sweep).assign(seed=0, run=""))
+
+
+def test_a_measurement_that_the_report_owes_is_missing(book: Path) -> None:
+    (book / "experiments/report.yaml").write_text("quick: {temperature: {SSA: [0, 1]}}", encoding="utf-8")
+    assert line("tau-uniform")["verdict"] == "missing"
+    assert line("coverage")["verdict"] == "not measured"
+
+
+def test_every_entry_has_a_verdict_and_a_line_on_the_page() -> None:
+    """On what is committed: computed, complete, and shown."""
+    presets = claims.held()
+    found = claims.ledger(claims.claims(), presets)
+    claims.check(found, presets)
+    assert list(found["id"].unique()) == [entry["id"] for entry in tables.paper()["claims"]]
+    assert set(found["verdict"]) <= set(claims.VERDICTS)
+    verdicts = found.set_index("id")["verdict"]
+    assert verdicts["parameters"] == verdicts["parameters-hourglass"] == verdicts["fewer-parameters"] == "reproduced"
+    assert verdicts["mean-ssa"] == verdicts["test-mean"] == "needs MPII"
+    assert verdicts["others"] == "context"
+    shown = tables.ledger(found, claims.page)
+    assert shown.count("<tbody") == len(claims.claims())
+    assert shown.count('class="verdict') == len(found)
+    assert "15.58" in shown
+    assert "15.6<" in shown
+    for entry in tables.paper()["claims"]:
+        assert f'id="claim-{entry["id"]}"' in shown
+
+
+def test_the_page_links_each_seed_and_names_its_interval(book: Path, make: Callable[..., Record]) -> None:
+    for seed in (0, 1):
+        make("MSFI", seed, right=40)
+        make("SSA", seed, right=50 + seed)
+    (book / "book/runs/quick/SSA-s1.ipynb").write_text("{}", encoding="utf-8")
+    found = ledger()
+    shown = tables.ledger(found[found["id"] == "ssa-msfi"], claims.page)
+    assert '<a href="runs/quick/SSA-s1.html" title="quick/ablation/SSA-s1">1</a><br>MSFI 0 1' in shown
+    assert "+17.50" in shown
+    assert "2 seeds" in shown
+    ax = figures.differences(claims.table2_differences(found))
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[:4] == ["MSFI − Baseline", "MSFI+BDMP − MSFI", "MSFI+SACWA − MSFI", "MSFI+SSA − MSFI"]
+    assert ax.lines[1].get_xdata()[3] == 0.35
+    (bars,) = ax.containers
+    assert bars.lines[0].get_xdata()[0] == pytest.approx(17.5)
+    plt.close("all")
+
+
+def test_ledger_keeps_presets_apart(make: Callable[..., Record]) -> None:
+    rows = {preset: [make("SSA", s, 50, preset) for s in (0, 1)] for preset in ("quick", "lspet")}
+    other = {
+        preset: [make("MSFI", s, right, preset) for s in (0, 1)] for preset, right in (("quick", 40), ("lspet", 50))
+    }
+    held = {preset: Held(records=[*rows[preset], *other[preset]]) for preset in rows}
+    (stated,) = (claim for claim in claims.claims() if claim.id == "ssa-msfi")
+    found = claims.ledger([stated], held).set_index("preset")
+    assert found["value"].to_dict() == pytest.approx({"quick": 100 / 6, "lspet": 0})
+    assert dataclasses.replace(stated, value=None).printed == ""
+
+
+def test_report_is_what_is_committed() -> None:
+    """Every run of a preset that git keeps is owed, and every owed row and seed of it is there."""
+    folder = ROOT / "experiments" / "results" / "lspet-small" / "ablation"
+    there = {f"lspet-small/ablation/{path.parent.name}" for path in folder.glob("*/run.json")}
+    assert {name for name in claims.report()["lspet-small"] if "/ablation/" in name} == there
+    assert json.dumps(claims.report()["quick"]).count("-s0") == 7
