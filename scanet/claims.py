@@ -90,7 +90,7 @@ class Claim:
     def printed(self) -> str:
         """What the paper prints of the quantity, as text; empty if nothing."""
         if self.value is not None:
-            return number(self.kind, self.value, digits=1 if self.kind == "parameters" else 2)
+            return number(self.kind, self.value, digits=2 if self.kind in ("difference", "mean") else 1)
         finite = math.isfinite(self.low) and math.isfinite(self.high)
         return f"{self.low:g} to {self.high:g}" if finite else ""
 
@@ -334,7 +334,7 @@ def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
     points: dict[tuple[str, str], dict[str, float]] = {}
     for claim in claims():
         if in_table2(claim) and claim.value is not None:
-            name = " − ".join(ROWS[claim.measure[row]].title for row in ("row", "over"))
+            name = f"{claim.measure['row']} − {claim.measure['over']}"
             points[name, "paper"] = {"value": claim.value}
             for line in lines[(lines["id"] == claim.id) & lines["value"].notna()].itertuples():
                 half = (line.high - line.low) / 2

@@ -119,7 +119,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     sources = sorted(sources, key=lambda source: source != "paper")
     if ax is None:
         height = 0.9 + len(names) * (0.2 + 0.13 * len(sources))
-        ax = plt.subplots(figsize=(7, height), layout="constrained")[1]
+        ax = plt.subplots(figsize=(6, height), layout="constrained")[1]
     ax.axvline(0, color="black", linewidth=0.8)
     for k, (source, colour) in enumerate(zip(sources, [GREY, BLUE, ORANGE, GREEN], strict=False)):
         rows = table.xs(source, level=1).reindex(names)
@@ -127,12 +127,12 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if source == "paper":
             ax.plot(rows["value"], y, "D", color=colour, markersize=5, label="paper, MPII")
             continue
-        several = (rows["seeds"] > 1).to_numpy()
+        several, known = (rows["seeds"] > 1).to_numpy(), rows["value"].notna().to_numpy()
         for some, label, width, face in (
-            (several, f"ours, {source}", 2.0, colour),
-            (~several, f"ours, {source}: one seed, persons alone", 1.0, "white"),
+            (known & several, f"ours, {source}", 2.0, colour),
+            (known & ~several, f"ours, {source}: one seed, persons alone", 1.0, "white"),
         ):
-            if rows["value"][some].notna().any():
+            if some.any():
                 ax.errorbar(
                     rows["value"][some], y[some], xerr=rows["half"][some], fmt="o", color=colour, label=label,
                     elinewidth=width, markersize=5, markerfacecolor=face,
@@ -140,5 +140,5 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="difference of mean PCKh@0.5 (points)", yticks=-np.arange(len(names)), yticklabels=names)
     ax.set_ylim(-len(names) + 0.4, 0.6)
     ax.grid(visible=False, axis="y")
-    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=9)
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2, fontsize=9)
     return ax

@@ -17,7 +17,7 @@ from scanet.statistics import row_difference, row_mean
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
 CONVENTION = "plain"  # Table 2's
-LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours, 95 % interval", "Verdict", "Runs by seed")
+LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours", "Verdict", "Runs")
 
 
 def paper() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The book builds from what is committed, without warnings and without the network."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("scanet", "experiments"):  # the pages include source code
         (copy / name).symlink_to(ROOT / name)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book/", "-W", "-n", "--keep-going"]
-    ended = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    environment = os.environ | {"SCANET_HOME": str(copy)}
+    ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     return copy / "book/_build/html"
 
@@ -46,3 +48,14 @@ def test_nothing_is_loaded_from_the_network(html: Path) -> None:
 def test_counts_on_the_method_page_are_the_networks(html: Path) -> None:
     text = (html / "method/hourglass.html").read_text(encoding="utf-8")
     assert {"6.57", "12.86", "15.58"} <= set(re.findall(r"\d+\.\d\d", text))
+
+
+def test_front_page_has_every_claim_and_its_picture(html: Path) -> None:
+    text = (html / "index.html").read_text(encoding="utf-8")
+    stated = re.findall(r"- \{id: ([\w-]+)", (ROOT / "experiments/paper.yaml").read_text(encoding="utf-8"))
+    assert len(stated) > 40
+    assert re.findall(r'<tbody id="claim-([\w-]+)"', text) == stated
+    assert text.count('class="verdict') > len(stated)
+    assert "alt=\"The paper's differences between rows of Table 2" in text
+    for address in set(re.findall(r'href="((?:runs|method)/[^"#]+)"', text)):
+        assert (html / address).exists(), address

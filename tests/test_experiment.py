@@ -229,6 +229,10 @@ def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
     assert ours["Mean"].to_dict() == {"Baseline": 50, "MSFI": 68.75, "MSFI+SSA": 87.5, "MSFI+soft": 25}
     assert ours["seeds"].to_dict() == {"Baseline": 1, "MSFI": 2, "MSFI+SSA": 1, "MSFI+soft": 1}
     assert ours["Δ MSFI"].dropna().to_dict() == {"MSFI": 18.75, "MSFI+SSA": 18.75, "MSFI+soft": -43.75}
+    # These records' persons are all the same run's: their differences are 0 for certain.
+    assert ours["± Δ"].dropna().to_dict() == {"MSFI": 0, "MSFI+SSA": 0, "MSFI+soft": 0}
+    assert ours["±"].notna().all()
+    assert table.xs("paper", level="Source")[["±", "± Δ"]].isna().all(axis=None)
     # The paper's own differences, as its text states them (§3.3.1 to §3.3.3).
     paper = table.xs("paper", level="Source")["Δ MSFI"].round(2)
     assert paper["MSFI"] == 0.30
@@ -277,11 +281,14 @@ def test_gallery_draws_every_limb_and_every_map(run: Run) -> None:
 
 def test_difference_plot_has_the_tables_numbers(run: Run) -> None:
     table = tables.table2([with_scores(run.record, "MSFI", 0, 8), with_scores(run.record, "SSA", 0, 12)])
-    ax = figures.table2_means(table)
-    paper, ours = (line.get_xdata() for line in ax.lines[:2])
+    ax = figures.differences(tables.differences(table))
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert ours[labels.index("MSFI+SSA")] == 25
-    assert paper[labels.index("MSFI+SSA")] == pytest.approx(0.35)
+    paper = ax.lines[1].get_xdata()
+    assert paper[labels.index("MSFI+SSA − MSFI")] == pytest.approx(0.35)
+    (bars,) = ax.containers
+    assert bars.lines[0].get_xdata().tolist() == [25]
+    assert bars.lines[0].get_markerfacecolor() == "white"  # one seed: the interval is of the persons alone
+    assert bars.get_label() == "ours, tiny: one seed, persons alone"
     plt.close("all")
 
 
