@@ -29,7 +29,7 @@ from scanet.config import ROWS, Network
 from scanet.files import UserError, home, results_folder
 from scanet.results import Measurement, Record
 from scanet.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
-from scanet.tables import number, paper
+from scanet.tables import PRINTED, number, paper
 
 KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
 VERDICTS = (
@@ -335,7 +335,7 @@ def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
     for claim in claims():
         if in_table2(claim) and claim.value is not None:
             name = f"{claim.measure['row']} − {claim.measure['over']}"
-            points[name, "paper"] = {"value": claim.value}
+            points[name, PRINTED] = {"value": claim.value}
             for line in lines[(lines["id"] == claim.id) & lines["value"].notna()].itertuples():
                 half = (line.high - line.low) / 2
                 points[name, line.preset] = {"value": line.value, "half": half, "seeds": line.seeds}

@@ -112,11 +112,11 @@ def gallery(examples: Sequence[Example], skeleton: Skeleton) -> Figure:
 def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Differences of mean PCKh with their intervals on one axis (points): the paper's, and ours for each preset.
 
-    table: index (comparison, source), from top to bottom, the source being "paper" or a preset; columns value, half
+    table: index (comparison, source), from top to bottom, the source being "printed" or a preset; columns value, half
     (of the interval; NaN for none) and seeds. With one seed the interval is that of the persons alone: thin and open.
     """
     names, sources = (list(table.index.unique(level)) for level in (0, 1))
-    sources = sorted(sources, key=lambda source: source != "paper")
+    sources = sorted(sources, key=lambda source: source != "printed")
     if ax is None:
         height = 0.9 + len(names) * (0.2 + 0.13 * len(sources))
         ax = plt.subplots(figsize=(6, height), layout="constrained")[1]
@@ -124,7 +124,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for k, (source, colour) in enumerate(zip(sources, [GREY, BLUE, ORANGE, GREEN], strict=False)):
         rows = table.xs(source, level=1).reindex(names)
         y = -np.arange(len(names)) - 0.7 * ((k + 0.5) / len(sources) - 0.5)
-        if source == "paper":
+        if source == "printed":
             ax.plot(rows["value"], y, "D", color=colour, markersize=5, label="paper, MPII")
             continue
         several, known = (rows["seeds"] > 1).to_numpy(), rows["value"].notna().to_numpy()

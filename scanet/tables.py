@@ -17,6 +17,7 @@ from scanet.statistics import row_difference, row_mean
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
 CONVENTION = "plain"  # Table 2's
+PRINTED = "printed"  # the source of the paper's numbers; "paper" is a preset
 LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours", "Verdict", "Runs")
 
 
@@ -44,7 +45,7 @@ def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
 def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     """Table 2: for each row of it the paper's line and ours, the mean over the seeds. Percent.
 
-    Index: (method, source), the source being "paper" or the preset. Columns: the paper's, the mean in front, "Δ MSFI"
+    Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in front, "Δ MSFI"
     (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds". "±" and "± Δ"
     are half the 95 % intervals of our mean and our difference, the latter from the seeds that both rows have. They
     are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
@@ -61,7 +62,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     lines: dict[tuple[str, str], dict[str, float]] = {}
     for module, row in ROWS.items():
         if module in means.index or paper_row(module):
-            lines[row.title, "paper"] = paper_row(module)
+            lines[row.title, PRINTED] = paper_row(module)
         if module in means.index:
             half = row_mean(of[module], tta).half_width()
             lines[row.title, preset] = {**means.loc[module].to_dict(), "±": half, "seeds": seeds[module]}
@@ -75,7 +76,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
             if module == "Baseline" or row.title not in mean.index or against not in mean.index:
                 continue
             frame.loc[(row.title, source), "Δ MSFI"] = mean[row.title] - mean[against]
-            estimate = None if source == "paper" else row_difference(of[module], of[against], tta)
+            estimate = None if source == PRINTED else row_difference(of[module], of[against], tta)
             if estimate is not None:
                 frame.loc[(row.title, source), "± Δ"] = estimate.half_width()
     return frame
