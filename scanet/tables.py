@@ -45,9 +45,9 @@ def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
 def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     """Table 2: for each row of it the paper's line and ours, the mean over the seeds. Percent.
 
-    Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in front, "Δ MSFI"
-    (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds". "±" and "± Δ"
-    are half the 95 % intervals of our mean and our difference, the latter from the seeds that both rows have. They
+    Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in
+    front, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
+    "±" and "± Δ" are half the 95 % intervals of our mean and our difference, the latter from the seeds that both rows have. They
     are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
 
     Raises:
