@@ -47,8 +47,8 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
 
     Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in
     front, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
-    "±" and "± Δ" are half the 95 % intervals of our mean and our difference, the latter from the seeds that both rows
-    have. They are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
+    "± Mean" and "± Δ" are half the 95 % intervals of our mean and our difference, the latter from the seeds that both
+    rows have. They are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
@@ -65,9 +65,9 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
             lines[row.title, PRINTED] = paper_row(module)
         if module in means.index:
             half = row_mean(of[module], tta).half_width()
-            lines[row.title, preset] = {**means.loc[module].to_dict(), "±": half, "seeds": seeds[module]}
+            lines[row.title, preset] = {**means.loc[module].to_dict(), "± Mean": half, "seeds": seeds[module]}
     index = pd.MultiIndex.from_tuples(lines, names=["Method", "Source"])
-    columns = ["Mean", "±", "Δ MSFI", "± Δ", *COLUMNS[:-1], "seeds"]
+    columns = ["Mean", "Δ MSFI", "± Δ", "± Mean", *COLUMNS[:-1], "seeds"]
     frame = pd.DataFrame(list(lines.values()), index=index, columns=columns)
     for source in frame.index.unique("Source"):
         mean = frame.xs(source, level="Source")["Mean"]
