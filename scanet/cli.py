@@ -138,6 +138,29 @@ def train(
 
 
 @app.command()
+def plan(
+    module: Annotated[str, typer.Option(help=f"A row of Table 2: {', '.join(ROWS)}.")] = "SSA",
+    preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
+    final: Annotated[bool, typer.Option("--final", help="The final model's two stages instead of a row.")] = False,
+    stacks: Annotated[int | None, typer.Option(help="Default: the preset's, 4 for the final model.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
+    data: Annotated[str | None, typer.Option(help="A store; default: the preset's, else drawn persons.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a few steps of a run on this machine and say what the whole of it needs: hours, memory, disk.
+
+    Example: scanet plan --preset paper --final
+    """
+    from scanet import experiment
+    from scanet.config import FINAL_STACKS, final_stages
+
+    stacks = stacks or (FINAL_STACKS if final else None)
+    settings = resolve(module=module, preset=preset, stacks=stacks, epochs=epochs, data=data)
+    found = experiment.plan(final_stages(settings) if final else [settings])
+    print(json.dumps(found.as_dict(), indent=2) if as_json else found)
+
+
+@app.command()
 def evaluate(
     what: Annotated[Path, typer.Argument(help="A run's folder, or anybody's prediction file (.h5, .mat).")],
     truth: Annotated[Path | None, typer.Option(help="For a prediction file: Newell .h5 or toolkit .mat.")] = None,

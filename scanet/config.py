@@ -15,7 +15,8 @@ Attention = Literal["none", "sharper", "soft"]
 DatasetName = Literal["synthetic", "lspet", "mpii"]
 Target = Literal["subpixel", "floor"]
 Tta = Literal["none", "flip", "six-scale"]
-Schedule = Literal["drops", "linear"]
+Schedule = Literal["drops", "linear", "constant"]
+TrainOn = Literal["train", "train+valid"]
 AttentionPlace = Literal["output", "features"]
 TestMap = Literal["noise-free", "mean"]
 Upsampling = Literal["nearest", "bilinear"]
@@ -88,6 +89,7 @@ class Settings:
     dataset: DatasetName = "mpii"
     data: str | None = None  # a folder or a store; None: the preset's own
     limit: int | None = None  # use only the first so many persons of each split
+    train_on: TrainOn = "train"  # with the validation persons too for a submission: no validation result then
     synthetic_train: int = 3500  # persons to draw, of the synthetic set only, as are the next three
     synthetic_valid: int = 500
     part_scale: float = 0.5  # near parts drawn larger, 0 to 1
@@ -111,9 +113,13 @@ class Settings:
     epochs: int = 250  # paper silent: PN's script
     batch_size: int = 6  # PN
     learning_rate: float = 2.5e-4  # §3.1
-    schedule: Schedule = "drops"  # §3.1's three drops, or linearly to zero, for runs of a minute
+    schedule: Schedule = "drops"  # §3.1's three drops; linearly to zero, for runs of a minute; or none
     sync_batch_norm: bool = False  # of several GPUs: statistics of the whole batch
     top_k: int = 8  # joints kept by hard mining, the row ALL only (paper silent: CPN)
+    # The final model's second stage (§3.1 says "finetuned" and no more), which makes them its epochs and rate: a few
+    # epochs at the rate that §3.1's schedule ends with.
+    finetune_epochs: int = 10
+    finetune_rate: float = 2.5e-7
     # Augmentation (§3.1 names rotation, scaling and colour; the numbers are PN's)
     scale_jitter: float = 0.25
     rotation: float = 30.0  # degrees
@@ -153,15 +159,44 @@ class Settings:
             heatmap_std=self.heatmap_std,
         )
 
-    def overrides(self) -> dict[str, Any]:
+    def overrides(self, experiment: str = "ablation") -> dict[str, Any]:
         """What differs from the preset, by name: in no canonical run, and part of a run's folder name."""
-        preset = resolve(preset=self.preset, module=self.module, seed=self.seed).identity()
+        if experiment == "final":
+            stages = final_stages(resolve(preset=self.preset, seed=self.seed, stacks=FINAL_STACKS))
+            preset = stages[self.row.hard_mining].identity()
+        else:
+            preset = resolve(preset=self.preset, module=self.module, seed=self.seed).identity()
         return {name: value for name, value in self.identity().items() if name not in preset or value != preset[name]}
 
     def identity(self) -> dict[str, Any]:
         """What decides the outcome of training, apart from the data's content."""
-        without = ("data", "tta", *(() if self.dataset == "synthetic" else _SYNTHETIC))
+        without = (
+            "data",
+            "tta",
+            "finetune_epochs",
+            "finetune_rate",
+            *(() if self.dataset == "synthetic" else _SYNTHETIC),
+        )
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
+
+
+#: Of the model behind Table 1's last row (§3.1).
+FINAL_STACKS = 4
+
+
+def final_stages(settings: Settings) -> tuple[Settings, Settings]:
+    """The final model (§3.1): all modules with the plain loss, then, from its weights, with hard mining.
+
+    The second stage is a run of its own, at one low rate.
+    """
+    tuned = dataclasses.replace(
+        settings,
+        module="ALL",
+        epochs=settings.finetune_epochs,
+        learning_rate=settings.finetune_rate,
+        schedule="constant",
+    )
+    return dataclasses.replace(settings, module="BDMP+SCA"), tuned
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
@@ -169,17 +204,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
         "tiny": {
             "dataset": "synthetic", "synthetic_train": 32, "synthetic_valid": 16, "input_size": 64, "stacks": 1,
             "channels": 16, "epochs": 2, "batch_size": 8, "learning_rate": 2.5e-3, "sigma": 1.0,
+            "finetune_epochs": 1, "finetune_rate": 2.5e-6,
         },
         "quick": {
             "dataset": "synthetic", "input_size": 128, "channels": 32, "heatmap_std": 0.001,
             "epochs": 3, "batch_size": 8, "learning_rate": 2.5e-3, "schedule": "linear",
             "scale_jitter": 0.1, "rotation_probability": 0.0, "colour_jitter": 0.0,
+            "finetune_epochs": 1, "finetune_rate": 2.5e-5,
         },
         "lspet-small": {
             "dataset": "lspet", "input_size": 128, "channels": 64, "heatmap_std": 0.001,
             "epochs": 12, "batch_size": 8, "learning_rate": 2.5e-3, "schedule": "linear",
+            "finetune_epochs": 1, "finetune_rate": 2.5e-5,
         },
-        "lspet": {"dataset": "lspet", "epochs": 60, "batch_size": 16},
+        "lspet": {"dataset": "lspet", "epochs": 60, "batch_size": 16, "finetune_epochs": 4},
         "paper": {},
     }
 )  # fmt: skip
@@ -260,6 +298,8 @@ _RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
         "batch_size": (2, 10**5),
         "learning_rate": (1e-9, 1.0),
         "top_k": (1, 16),
+        "finetune_epochs": (1, 10**5),
+        "finetune_rate": (1e-9, 1.0),
         "scale_jitter": (0.0, 0.25),
         "rotation": (0.0, 30.0),
         "rotation_probability": (0.0, 1.0),

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import sys
 from contextlib import AbstractContextManager
 
@@ -33,6 +34,14 @@ def fast_bf16(device: torch.device) -> bool:
 def autocast(device: torch.device) -> AbstractContextManager[None]:
     """bf16 for convolutions where that is fast; weights, their updates and the loss stay in fp32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast_bf16(device))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device's allocator's peak on CUDA, else the process's largest resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def keep_freed_memory() -> None:

@@ -1,7 +1,6 @@
 """What the notebooks and the command line do: check parameters, find the data, train a run or load it."""
 
 import hashlib
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,21 +15,33 @@ import torch
 from tqdm import tqdm
 
 from scanet import cost, processes, results, submission
-from scanet.config import EPHEMERAL, RECIPE, D, Settings, Tta, changed_dials, refuse_unknown, resolve, resolve_dials
+from scanet.config import (
+    EPHEMERAL,
+    RECIPE,
+    D,
+    Settings,
+    Tta,
+    changed_dials,
+    final_stages,
+    refuse_unknown,
+    resolve,
+    resolve_dials,
+)
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
 from scanet.data.person import Reading
 from scanet.data.store import Report, Store, fill
 from scanet.data.transforms import GREY, to_input
-from scanet.device import describe, pick_device
+from scanet.device import describe, peak_memory, pick_device
 from scanet.files import UserError, data_folder, home
 from scanet.inference import Example, Predictions, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
+from scanet.plan import Plan, measure
 from scanet.predictions import read_predictions, read_truth
 from scanet.results import Measurement, Record
 from scanet.skeleton import LSP, MPII, SKELETONS
-from scanet.train import train
+from scanet.train import train, training_rows
 
 _READERS: Mapping[str, Callable[[Path], Reading]] = {
     "lspet": lsp.read_folder,
@@ -39,13 +50,16 @@ _READERS: Mapping[str, Callable[[Path], Reading]] = {
 }
 
 
-def parameters(namespace: Mapping[str, Any]) -> Settings:
+def parameters(namespace: Mapping[str, Any], **fixed: Any) -> Settings:
     """The settings that a notebook's parameters cell, and whatever papermill put after it, ask for.
 
     namespace: the notebook's `globals()`. Every public variable in it that holds a plain value counts as a
-    parameter, so that a misspelt one is refused and not ignored.
+    parameter, so that a misspelt one is refused and not ignored. fixed: what the notebook leaves no choice of.
     """
-    return resolve(**_plain(namespace))
+    given = _plain(namespace)
+    for name in given.keys() & fixed.keys():
+        raise UserError(f"{name} is {given[name]!r}, but this notebook always takes {fixed[name]!r}: leave it out")
+    return resolve(**given, **fixed)
 
 
 def measurement_parameters(
@@ -145,6 +159,10 @@ def open_store(settings: Settings, *, progress: bool = True) -> Store:
                 progress=progress,
             )
         prepare("synthetic", folder, path, settings.resolution, progress=progress)
+    return _right_store(path, settings)
+
+
+def _right_store(path: Path, settings: Settings) -> Store:
     store = Store(path)
     if store.dataset != settings.dataset:
         raise UserError(f"{path} holds {store.dataset}, but preset {settings.preset!r} is for {settings.dataset}")
@@ -172,18 +190,48 @@ class Run:
             f"({run['images_per_second']:.0f} images/s) on {run['device']}, commit {run['commit'][:12]}, "
             f"key {run['key']}"
         )
+        if not self.record.held_out:
+            line += "\nNote: the validation persons are among those that it was trained on: no validation result."
         return line + (f"\nNote: {self.notice}." if self.notice else "")
 
 
-def run_or_load(settings: Settings, experiment: str = "ablation", *, progress: bool = True) -> Run:
+def final(settings: Settings, *, progress: bool = True) -> tuple[Run, Run]:
+    """Both stages of the final model (`config.final_stages`): trained, and fine-tuned from there with hard mining."""
+    first, second = stages = final_stages(settings)
+    if settings.preset == "paper" and results.load(results.folder_of(first, "final")) is None:
+        processes.join(pick_device())
+        _print_plan(stages)
+    trained = run_or_load(first, "final", progress=progress)
+    return trained, run_or_load(second, "final", start=trained.record, progress=progress)
+
+
+def plan(stages: Sequence[Settings]) -> Plan:
+    """What these trainings need on this machine, from a few steps on their data or, without it, on drawn persons."""
+    settings = stages[0]
+    path = store_path(settings)
+    named = settings.data is not None and settings.data.endswith(".h5")
+    return measure(stages, _right_store(path, settings) if named or path.is_file() else None)
+
+
+def _print_plan(stages: Sequence[Settings]) -> None:
+    found = plan(stages)  # by all processes together
+    if processes.rank() == 0:
+        print(found)
+
+
+def run_or_load(
+    settings: Settings, experiment: str = "ablation", *, start: Record | None = None, progress: bool = True
+) -> Run:
     """The run's record if there is one, else train it and write its record.
+
+    start: a finished run whose weights are the first ones, instead of the seed's.
 
     A record that older code made is loaded all the same, with a notice: it is never silently trained again. Only
     the presets that git does not keep (tiny, quick) are.
     """
     device = pick_device()
     processes.join(device)
-    folder = results.folder_of(settings, experiment)
+    folder = results.folder_of(settings, experiment, start)
     with processes.first_goes_first():
         record = results.load(folder)
         try:
@@ -192,7 +240,7 @@ def run_or_load(settings: Settings, experiment: str = "ablation", *, progress: b
             if record is None or settings.data is not None:
                 raise
             store = None
-    notice = record.outdated(settings, store.fingerprint if store else None) if record is not None else ""
+    notice = record.outdated(settings, store.fingerprint if store else None, start) if record is not None else ""
     if notice and settings.preset not in EPHEMERAL:
         notice += f"; to train it again, delete {folder.relative_to(home())}"
     elif record is None or notice:
@@ -200,7 +248,7 @@ def run_or_load(settings: Settings, experiment: str = "ablation", *, progress: b
         if notice and processes.rank() == 0:
             print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
         notice = ""
-        _train(settings, experiment, store, folder, progress=progress)
+        _train(settings, experiment, store, folder, start, progress=progress)
     with processes.first_goes_first():
         record = results.load(folder)
         assert record is not None
@@ -254,7 +302,7 @@ def measure_or_load(
     Raises:
         UserError: there is no such measurement, and the weights or the photographs are not on this machine.
     """
-    folder = results.folder_of(settings, experiment, changed_dials(dials))
+    folder = results.folder_of(settings, experiment, dials=changed_dials(dials))
     saved = results.load_measurement(folder)
     fingerprint = store.fingerprint if store else saved.run["data"] if saved else ""
     keys = {run.record.name: run.record.run["key"] for run in sources}
@@ -318,17 +366,22 @@ def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: boo
     return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
 
 
-def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, progress: bool) -> None:
+def _train(
+    settings: Settings, experiment: str, store: Store, folder: Path, start: Record | None, *, progress: bool
+) -> None:
     """Train, and write the record; of several processes, number 0 does the writing."""
     device = pick_device()
     where = describe(device) + (f", {processes.count()} processes" if processes.count() > 1 else "")
+    if settings.preset == "paper" and experiment != "final":  # of which both stages have been planned together
+        _print_plan([settings])
     if processes.rank() == 0:
         print(f"Training {folder.name} ({settings.preset}) on {where}", file=sys.stderr)
-    key = results.key_of(settings, experiment, store.fingerprint)
+    key = results.key_of(settings, experiment, store.fingerprint, start)
     checkpoint = folder.parent / f".{folder.name}-{key}" / "checkpoint.safetensors"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    model, history = train(settings, store, checkpoint, device, progress=progress)
+    initial = _trained(start) if start is not None else None
+    model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
     if processes.rank() > 0:
         return
     rows = store.indices("valid")[: settings.limit]
@@ -338,13 +391,13 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
         "experiment": experiment,
         "title": settings.row.title,
         "settings": settings.identity(),
-        "overrides": settings.overrides(),
+        "overrides": results.overrides(settings, experiment, start),
         "key": key,
         "recipe": RECIPE,
         "data": {
             "dataset": store.dataset,
             "fingerprint": store.fingerprint,
-            "train": len(store.indices("train")[: settings.limit]),
+            "train": len(training_rows(store, settings)),
             "valid": len(rows),
         },
         "network": {
@@ -359,6 +412,8 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **results.provenance(),
     }
+    if start is not None:
+        run["start"] = {"name": start.name, "key": start.run["key"]}
     if store.skeleton is LSP:
         run["pck"] = {tta: _pck(found, store, rows).as_dict() for tta, found in predictions.items()}
     columns = {
@@ -418,14 +473,19 @@ def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = 
     if data is None:
         if tta not in record.run["metrics"]:
             raise UserError(f"{record.name} has no scores with tta {tta!r}: give the store with --data")
-        return record.scores(tta), f"{record.name}, {record.run['data']['dataset']}, {tta}"
+        return record.scores(tta), f"{record.name}, {record.run['data']['dataset']}, {tta}{_seen(record)}"
     model, store, device = _trained(record), Store(data), pick_device()
     rows = store.indices("valid")
     if not len(rows):
         raise UserError(f"{data} has no validation persons: prepare it with a validation list")
     persons = Persons(store, rows, device)
     predictions = _predict(model.to(device), persons, record.settings["input_size"], tta, progress=progress)
-    return scores(predictions, store, rows), f"{record.name} on {data.name}, {tta}, {describe(device)}"
+    seen = _seen(record) if store.fingerprint == record.run["data"]["fingerprint"] else ""
+    return scores(predictions, store, rows), f"{record.name} on {data.name}, {tta}, {describe(device)}{seen}"
+
+
+def _seen(record: Record) -> str:
+    return "" if record.held_out else ", trained on these persons"
 
 
 def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> tuple[int, int]:
@@ -510,11 +570,3 @@ def examples(run: Run, count: int = 6) -> list[Example]:
         Example(pictures[i], joints[i], truth[i], found["heat"][chosen[i]], [m[i] for m in maps], float(ranks[i]))
         for i in range(count)
     ]
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the device's allocator's peak on CUDA, else the process's largest resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)

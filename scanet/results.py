@@ -31,18 +31,32 @@ from scanet.pckh import Scores, relative_errors
 from scanet.skeleton import SKELETONS, Skeleton
 
 
-def folder_of(settings: Settings, experiment: str, dials: Mapping[str, Any] = MappingProxyType({})) -> Path:
+def folder_of(
+    settings: Settings,
+    experiment: str,
+    start: "Record | None" = None,
+    dials: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
     """Where the run's record lives. Settings that differ from the preset's are part of its name.
 
     dials: those of a measurement that differ from their defaults.
     """
-    changed = "".join(f"-{name}={value}" for name, value in sorted({**settings.overrides(), **dials}.items()))
+    named = {**overrides(settings, experiment, start), **dials}
+    changed = "".join(f"-{name}={value}" for name, value in sorted(named.items()))
     return results_folder() / settings.preset / experiment / f"{settings.module}-s{settings.seed}{changed}"
 
 
-def key_of(settings: Settings, experiment: str, fingerprint: str) -> str:
-    """16 hex digits of all that decides the run: settings, the data's content, the training recipe."""
-    return digest(experiment=experiment, settings=settings.identity(), data=fingerprint, recipe=RECIPE)
+def overrides(settings: Settings, experiment: str, start: "Record | None" = None) -> dict[str, Any]:
+    """What differs from the preset, by name; `start.<name>` is what differs in the run that this one starts from."""
+    own = settings.overrides(experiment)
+    before = start.run["overrides"] if start is not None else {}
+    return own | {f"start.{name}": value for name, value in before.items() if own.get(name) != value}
+
+
+def key_of(settings: Settings, experiment: str, fingerprint: str, start: "Record | None" = None) -> str:
+    """16 hex digits of all that decides the run: settings, data, the training recipe, the start's key."""
+    before = {} if start is None else {"start": start.run["key"]}
+    return digest(experiment=experiment, settings=settings.identity(), data=fingerprint, recipe=RECIPE, **before)
 
 
 def digest(**parts: Any) -> str:
@@ -70,6 +84,11 @@ class Record:
     def canonical(self) -> bool:
         """Whether every setting is the preset's own."""
         return not self.run["overrides"]
+
+    @property
+    def held_out(self) -> bool:
+        """Whether its scores are of persons that it was not trained on."""
+        return self.settings.get("train_on", "train") == "train"
 
     @property
     def skeleton(self) -> Skeleton:
@@ -106,10 +125,11 @@ class Record:
         path = self.folder / "weights.safetensors"
         return load_model(path) if path.exists() else None
 
-    def outdated(self, settings: Settings, fingerprint: str | None) -> str:
+    def outdated(self, settings: Settings, fingerprint: str | None, start: "Record | None" = None) -> str:
         """Why the record is not what these settings would give now; empty if it is.
 
         fingerprint: of the data at hand; None where there is none, and the record's own is believed.
+        start: the run that it would start from now.
         """
         now = settings.identity()
         # A setting younger than the record had the effect of its default, else RECIPE would have been raised.
@@ -121,6 +141,9 @@ class Record:
             return f"it was made from other data (fingerprint {self.run['data']['fingerprint']}, now {fingerprint})"
         if self.run.get("recipe") != RECIPE:
             return f"it was made by older training code (commit {self.run['commit'][:12]})"
+        began = self.run.get("start", {}).get("key")
+        if start is not None and began != start.run["key"]:
+            return f"it started from a run with key {began}, which is {start.run['key']} now"
         return ""
 
 
@@ -224,7 +247,14 @@ def measurements(preset: str, experiment: str) -> list[Measurement]:
 
 
 def one_preset(records: Sequence[Record]) -> str:
-    """The preset of all records. Raises UserError if they have several: their numbers do not compare."""
+    """The preset of all records.
+
+    Raises:
+        UserError: they have several, or one has seen the persons that it is scored on: the numbers do not compare.
+    """
+    for record in records:
+        if not record.held_out:
+            raise UserError(f"{record.name} was trained on its validation persons: leave it out of tables of results")
     presets = {record.settings["preset"] for record in records}
     if len(presets) != 1:
         raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")

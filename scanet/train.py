@@ -51,6 +51,15 @@ def linear_rate(done: float, initial: float) -> float:
     return initial * (1 - done)
 
 
+def first_rate(settings: Settings, epoch: int) -> float:
+    """The rate at the start of an epoch, counted from 1."""
+    if settings.schedule == "linear":
+        return linear_rate((epoch - 1) / settings.epochs, settings.learning_rate)
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return learning_rate(epoch, settings.epochs, settings.learning_rate)
+
+
 def build(settings: Settings, joints: int, device: torch.device) -> SCANet:
     """The network with the initial weights of the seed, PyTorch's defaults (paper silent)."""
     with torch.random.fork_rng(devices=[]):
@@ -104,10 +113,37 @@ class Training:
         self.optimizer.load_state_dict({"state": {0: state}, "param_groups": groups})
 
 
+def training_rows(store: Store, settings: Settings) -> np.ndarray:
+    """The store's rows that the network learns from."""
+    splits = ("train", "valid") if settings.train_on == "train+valid" else ("train",)
+    return np.concatenate([store.indices(split)[: settings.limit] for split in splits])
+
+
+def begin(settings: Settings, joints: int, device: torch.device) -> Training:
+    """A run before its first step."""
+    model = build(settings, joints, device)
+    if settings.sync_batch_norm:
+        if device.type != "cuda":
+            raise UserError(f"sync_batch_norm is for GPUs, and this is a {device.type}: leave it out")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    optimizer = torch.optim.RMSprop(  # Torch7's too: alpha 0.99, eps added after the square root
+        [flatten(model)], lr=settings.learning_rate, alpha=0.99, eps=1e-8
+    )
+    return Training(model, optimizer, [])
+
+
 def train(
-    settings: Settings, store: Store, checkpoint: Path, device: torch.device, *, progress: bool = True
+    settings: Settings,
+    store: Store,
+    checkpoint: Path,
+    device: torch.device,
+    *,
+    initial: SCANet | None = None,
+    progress: bool = True,
 ) -> tuple[SCANet, list[Epoch]]:
     """Train from `checkpoint` on if it exists, else from the start; returns the model and a row for each epoch.
+
+    initial: its weights are the first ones; None for the seed's.
 
     Started in several processes, each takes its share of every batch, by its own batch statistics; gradients are
     averaged, and process 0 writes the checkpoint.
@@ -115,10 +151,10 @@ def train(
     A row holds epoch, learning_rate, loss, pckh (plain mean over the validation persons, one forward pass each),
     seconds and images_per_second of training.
     """
-    training_rows = store.indices("train")[: settings.limit]
-    if len(training_rows) < settings.batch_size:
+    rows = training_rows(store, settings)
+    if len(rows) < settings.batch_size:
         raise UserError(
-            f"{len(training_rows)} training persons are fewer than a batch of {settings.batch_size}: "
+            f"{len(rows)} training persons are fewer than a batch of {settings.batch_size}: "
             "give a smaller batch_size or more data"
         )
     if settings.batch_size % processes.count():
@@ -127,18 +163,13 @@ def train(
             f"give a batch_size that is a multiple of {processes.count()}"
         )
     keep_freed_memory()
-    people = Persons(store, training_rows, device)
+    people = Persons(store, rows, device)
     held_out_rows = store.indices("valid")[: settings.limit]
     held_out = Persons(store, held_out_rows[processes.rank() :: processes.count()], device)
-    model = build(settings, len(store.skeleton.joints), device)
-    if settings.sync_batch_norm:
-        if device.type != "cuda":
-            raise UserError(f"sync_batch_norm is for GPUs, and this is a {device.type}: leave it out")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    optimizer = torch.optim.RMSprop(  # Torch7's too: alpha 0.99, eps added after the square root
-        [flatten(model)], lr=settings.learning_rate, alpha=0.99, eps=1e-8
-    )
-    run = Training(model, optimizer, [])
+    run = begin(settings, len(store.skeleton.joints), device)
+    model = run.model
+    if initial is not None:
+        model.load_state_dict(initial.state_dict())
     if checkpoint.exists():
         run.load(checkpoint)
     with Progress(settings, len(people), len(run.history), show=progress) as bar:
@@ -158,11 +189,7 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     linear = settings.schedule == "linear"
     steps, share = len(people) // settings.batch_size, settings.batch_size // processes.count()
     mine = slice(processes.rank() * share, (processes.rank() + 1) * share)  # of every batch
-    rate = (
-        linear_rate((epoch - 1) / settings.epochs, settings.learning_rate)
-        if linear
-        else learning_rate(epoch, settings.epochs, settings.learning_rate)
-    )
+    rate = first_rate(settings, epoch)
     set_rate(run.optimizer, rate)
     random = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch))
     order = torch.randperm(len(people), generator=random)[: steps * settings.batch_size].view(steps, -1)

@@ -4,17 +4,21 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from scanet import experiment, figures, results, tables
-from scanet.config import resolve
+from scanet.config import Settings, resolve
 from scanet.experiment import Run, align, run_or_load
 from scanet.files import UserError
+from scanet.model import SCANet
 from scanet.results import Record
 from scanet.skeleton import LSP, MPII
 
@@ -295,3 +299,88 @@ def test_difference_plot_has_the_tables_numbers(run: Run) -> None:
 def test_predictions_file_holds_no_path_or_time(run: Run) -> None:
     with h5py.File(run.record.folder / "predictions.h5") as file:
         assert set(file) == {"joints", "joints_none", "heat", "truth", "head_size", "row"}
+
+
+# ---- the final model ----
+
+
+@pytest.fixture(scope="module")
+def stages(project: Path) -> tuple[Run, Run]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANET_HOME", str(project))
+        return experiment.final(resolve(preset="tiny", stacks=4), progress=False)
+
+
+def test_the_final_model_is_two_canonical_runs(stages: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, tuned = stages
+    assert [run.record.name for run in stages] == ["tiny/final/BDMP+SCA-s0", "tiny/final/ALL-s0"]
+    assert [run.record.canonical for run in stages] == [True, True]
+    assert [run.record.settings["epochs"] for run in stages] == [2, 1]
+    assert tuned.record.history()["learning_rate"].tolist() == [2.5e-6]
+    assert "start" not in trained.record.run
+    assert tuned.record.run["start"] == {"name": trained.record.name, "key": trained.record.run["key"]}
+    assert [r.name for r in results.records("tiny", "final")] == [run.record.name for run in stages]
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = experiment.final(resolve(preset="tiny", stacks=4), progress=False)
+    assert [run.record.run for run in again] == [run.record.run for run in stages]
+
+
+def test_fine_tuning_starts_from_the_finished_run(stages: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every weight and every statistic as the record has them; the key tells which run it was."""
+    trained, tuned = stages
+    given: list[SCANet] = []
+
+    def spied(settings: Settings, *_: Any, initial: SCANet, **__: Any) -> None:
+        assert settings.row.hard_mining
+        given.append(initial)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(experiment, "train", spied)
+    with pytest.raises(UserError, match="far enough"):
+        run_or_load(dataclasses.replace(tuned.settings, top_k=3), "final", start=trained.record, progress=False)
+    weights = load_file(trained.record.folder / "weights.safetensors")
+    state = given[0].state_dict()
+    assert weights.keys() == state.keys()
+    assert all(torch.equal(weights[name], state[name]) for name in state)
+    one, other = (
+        results.key_of(tuned.settings, "final", "f", Record(trained.record.folder, trained.record.run | {"key": key}))
+        for key in ("a", "b")
+    )
+    assert len({one, other, results.key_of(tuned.settings, "final", "f")}) == 3
+
+
+def test_another_start_makes_the_fine_tuned_run_another(stages: tuple[Run, Run]) -> None:
+    trained, tuned = stages
+    changed = Record(trained.record.folder, trained.record.run | {"key": "0" * 16})
+    assert tuned.record.outdated(tuned.settings, None, trained.record) == ""
+    assert "started from a run with key" in tuned.record.outdated(tuned.settings, None, changed)
+    longer = Record(trained.record.folder, trained.record.run | {"overrides": {"epochs": 9, "tau": 2.0}})
+    other = dataclasses.replace(tuned.settings, tau=2.0)
+    assert results.folder_of(other, "final", longer).name == "ALL-s0-start.epochs=9-tau=2.0"
+
+
+def test_fine_tuning_needs_the_weights(stages: tuple[Run, Run], tmp_path: Path) -> None:
+    trained, tuned = stages
+    without = Record(tmp_path / "tiny" / "final" / "gone", trained.record.run)
+    with pytest.raises(UserError, match=r"gone has no weights.safetensors on this machine: train the run here first"):
+        run_or_load(dataclasses.replace(tuned.settings, top_k=3), "final", start=without, progress=False)
+
+
+def test_a_run_on_the_validation_persons_is_no_validation_result() -> None:
+    settings = resolve(preset="tiny", module="Baseline", epochs=1, train_on="train+valid", limit=12)
+    seen = run_or_load(settings, progress=False)
+    assert (seen.record.run["data"]["train"], seen.record.run["data"]["valid"]) == (24, 12)
+    assert not seen.record.held_out
+    assert not seen.record.canonical  # in no page's table
+    assert "among those that it was trained on: no validation result" in str(seen)
+    with pytest.raises(UserError, match="was trained on its validation persons"):
+        tables.table2([seen.record])
+    assert "trained on these persons" in experiment.evaluate(seen.record.folder, None, "flip")[1]
+    store = experiment.store_path(settings)
+    assert "trained on these persons" in experiment.evaluate(seen.record.folder, store, "none", progress=False)[1]
+
+
+def test_a_notebook_may_leave_no_choice() -> None:
+    assert experiment.parameters({"seed": 3}, module="ALL").module == "ALL"
+    with pytest.raises(UserError, match="module is 'SSA', but this notebook always takes 'ALL': leave it out"):
+        experiment.parameters({"module": "SSA"}, module="ALL")

@@ -21,7 +21,7 @@ from scanet.data.transforms import Augmentation, draw_augmentation
 from scanet.files import UserError
 from scanet.model import SCANet
 from scanet.skeleton import MPII
-from scanet.train import Epoch, build, epoch_seed, flatten, learning_rate, train
+from scanet.train import Epoch, build, epoch_seed, flatten, learning_rate, train, training_rows
 
 CPU = torch.device("cpu")
 TRAINING, HELD_OUT = 8, 3
@@ -218,6 +218,33 @@ def test_hard_mining_is_what_sets_all_apart(store: Store, tmp_path: Path) -> Non
     assert first_losses("ALL", store, tmp_path, "all joints", top_k=16) == plain
     assert first_losses("ALL", store, tmp_path, "hard", top_k=8) > plain
     assert first_losses("BDMP+SCA", store, tmp_path, "not mined", top_k=8) == plain
+
+
+def test_initial_weights_take_the_place_of_the_seed_s(store: Store, tmp_path: Path) -> None:
+    """No step: the given run's weights and statistics; at a constant rate, whatever §3.1's drops."""
+    for name in ("first", "none", "one"):
+        (tmp_path / name).mkdir()
+    trained, _ = run(tiny("BDMP+SCA", epochs=1), store, tmp_path / "first")
+    settings = dataclasses.replace(tiny("ALL", schedule="constant", seed=5), epochs=0)
+    checkpoint = tmp_path / "none" / "checkpoint.safetensors"
+    tuned, history = train(settings, store, checkpoint, CPU, initial=trained, progress=False)
+    assert history == []
+    assert same_weights(tuned, trained)
+    before = {name: weights.clone() for name, weights in trained.state_dict().items()}
+    checkpoint = tmp_path / "one" / "checkpoint.safetensors"
+    tuned, history = train(
+        dataclasses.replace(settings, epochs=3), store, checkpoint, CPU, initial=trained, progress=False
+    )
+    assert [row["learning_rate"] for row in history] == [2.5e-3] * 3
+    assert not same_weights(tuned, trained)
+    assert all(torch.equal(before[name], weights) for name, weights in trained.state_dict().items())
+
+
+def test_train_on_takes_the_validation_persons_too(store: Store) -> None:
+    rows = training_rows(store, tiny(train_on="train+valid"))
+    assert rows.tolist() == list(range(TRAINING + HELD_OUT))
+    assert training_rows(store, tiny(train_on="train+valid", limit=2)).tolist() == [0, 1, 8, 9]
+    assert training_rows(store, tiny()).tolist() == list(range(TRAINING))
 
 
 def test_only_sharper_attention_is_noisy(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ class Persons:
     Where they do not, a thread decodes the next batch while the device works on this one.
     """
 
-    def __init__(self, store: Store, rows: np.ndarray, device: torch.device) -> None:
+    def __init__(self, store: Store, rows: np.ndarray, device: torch.device, *, cached: bool | None = None) -> None:
+        """cached: whether to keep the squares in the device's memory; None: if they fit."""
         self.store, self.rows, self.device = store, rows, device
         self.skeleton = store.skeleton
 
@@ -42,8 +43,8 @@ class Persons:
 
         self.center, self.scale = column(store.center), column(store.scale)
         self.zoom, self.joints = column(store.zoom), column(store.joints)
-        fits = len(rows) * 3 * store.canvas**2 < MEMORY_SHARE * free_memory(device)
-        self._squares = self._read(np.arange(len(rows))).to(device) if fits else None
+        keep = fits(len(rows), store.canvas, device) if cached is None else cached
+        self._squares = self._read(np.arange(len(rows))).to(device) if keep else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,6 +93,11 @@ class Persons:
             cells = settings.heatmap_size
             targets = draw_targets(placed * (cells / size), cells, settings.sigma, settings.target)
             yield Batch(images - transforms.GREY, targets, here)
+
+
+def fits(persons: int, canvas: int, device: torch.device) -> bool:
+    """Whether the device's memory has room for so many stored squares, `canvas` pixels a side."""
+    return persons * 3 * canvas**2 < MEMORY_SHARE * free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:
