@@ -109,6 +109,46 @@ def gallery(examples: Sequence[Example], skeleton: Skeleton) -> Figure:
     return figure
 
 
+def accuracy_by_parameters(table: pd.DataFrame) -> Figure:
+    """`tables.table1` as points: the paper's, on MPII's test set, and ours, on other persons, each in its own panel.
+
+    The paper's lie at the parameters that it prints, ours at those counted. Methods without the number are left out.
+    """
+    paper = table.index.get_level_values("Scored on") == "MPII test"
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.1)  # for the labels between the panels
+    for ax, lines, column, colour, whose in (
+        (axes[0], table[paper], "printed", GREY, "the paper's Table 1"),
+        (axes[1], table[~paper], "counted", BLUE, "this book"),
+    ):
+        known = lines[lines[column].notna()].sort_values("Mean")
+        ax.plot(known[column], known["Mean"], "o", color=colour)
+        scored_on = ", ".join(known.index.unique("Scored on"))
+        ax.set_title(f"{whose}: {scored_on}", fontsize=10)
+        ax.set(xlabel=f"parameters, {column} (millions)", ylabel="mean PCKh@0.5, official (%)")
+        ax.margins(0.12, 0.15)
+        _label(ax, known[column].tolist(), known["Mean"].tolist(), list(known.index.get_level_values("Method")))
+    return figure
+
+
+def _label(ax: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
+    """Texts right of the axes, at their points' heights (in ascending order) or above, none on another."""
+    low, high = ax.get_ylim()
+    step, below = (high - low) * 0.075, -np.inf
+    for right, up, text in zip(x, y, texts, strict=True):
+        below = max(up, below + step)
+        ax.annotate(
+            text,
+            (right, up),
+            (1.03, below),
+            textcoords=ax.get_yaxis_transform(),
+            fontsize=8,
+            verticalalignment="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+        )
+
+
 def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Differences of mean PCKh with their intervals on one axis (points): the paper's, and ours for each preset.
 

@@ -91,6 +91,12 @@ class Record:
         return self.settings.get("train_on", "train") == "train"
 
     @property
+    def network(self) -> Network:
+        """Settings that are younger than the record had the effect of their defaults."""
+        known = {f.name: self.settings[f.name] for f in fields(Settings) if f.name in self.settings}
+        return Settings(**known).network(self.run["network"]["joints"])
+
+    @property
     def skeleton(self) -> Skeleton:
         return SKELETONS[self.run["network"]["joints"]]
 

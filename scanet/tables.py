@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 from pandas.io.formats.style import Styler
 
+from scanet import cost
 from scanet.config import ROWS, Network
 from scanet.files import home
 from scanet.pckh import CONVENTIONS, Scores
@@ -90,6 +91,64 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     return known[["Δ MSFI", "± Δ", "seeds"]].set_axis(["value", "half", "seeds"], axis=1).set_axis(index)
 
 
+def table1(records: Sequence[Record]) -> pd.DataFrame:
+    """Table 1: the paper's lines on MPII's test set, and ours on the preset's validation persons. Percent.
+
+    Index: (method, scored on). Ours are in Table 1's convention ("official"), a line for each row, number of stacks
+    and way of testing with mirrored images, the mean over the seeds. Columns: the mean in front; "printed", the
+    parameters that the paper states, millions; "counted" and "GFLOP", of the network as it is here and for one image
+    of its size; "seeds".
+
+    Raises:
+        UserError: the records have several presets.
+    """
+    preset = one_preset(records)
+    printed = paper()["table1"]
+    # The two methods of Table 1 that this package has: the 8-stack hourglass and the paper's own.
+    known = {"Newell et al. [4]": Network(stacks=8), "ours": Network(row=ROWS["ALL"], stacks=4)}
+    lines: dict[tuple[str, str], dict[str, float]] = {}
+    for method, values in printed["rows"].items():
+        line = dict(zip(COLUMNS, values, strict=True)) | {"printed": printed["parameters"].get(method, float("nan"))}
+        lines[method if method != "ours" else "the paper's", "MPII test"] = line | _costs(known.get(method), 256)
+    groups: dict[tuple[int, int], list[Record]] = {}
+    for record in records:
+        place = list(ROWS).index(record.settings["module"])
+        groups.setdefault((record.settings["stacks"], place), []).append(record)
+    for (stacks, _), group in sorted(groups.items()):
+        size = group[0].settings["input_size"]
+        known_costs = _costs(group[0].network, size)
+        whom = f"{preset} validation ({group[0].run['data']['dataset']})"
+        for tta in ("flip", "six-scale"):
+            tested = [record.scores(tta).row("official") for record in group if tta in record.run["metrics"]]
+            if tested:
+                title = f"{group[0].run['title']}, {stacks} stack{'s' * (stacks > 1)}, {tta}"
+                lines[title, whom] = pd.DataFrame(tested).mean().to_dict() | known_costs | {"seeds": len(tested)}
+    index = pd.MultiIndex.from_tuples(lines, names=["Method", "Scored on"])
+    columns = ["Mean", *COLUMNS[:-1], "printed", "counted", "GFLOP", "seeds"]
+    return pd.DataFrame(list(lines.values()), index=index, columns=columns)
+
+
+def _costs(network: Network | None, input_size: int) -> dict[str, float]:
+    if network is None:
+        return {}
+    return {"counted": cost.parameters(network) / 1e6, "GFLOP": cost.flops(network, input_size) / 1e9}
+
+
+def final(records: Sequence[Record], tta: str) -> pd.DataFrame:
+    """The final model's two stages in Table 1's convention and as a plain mean, below the paper's last row. Percent.
+
+    The label of a run that was trained on the persons that it is scored on says so.
+    """
+    lines = {("Table 1, MPII test", "official"): dict(zip(COLUMNS, paper()["table1"]["rows"]["ours"], strict=True))}
+    for convention in ("official", CONVENTION):
+        for record in records:
+            whom = "validation" if record.held_out else "persons it was TRAINED ON"
+            label = f"{record.run['title']}, {record.settings['preset']} {whom}"
+            lines[label, convention] = record.scores(tta).row(convention)
+    index = pd.MultiIndex.from_tuples(lines, names=["Scored on", "Convention"])
+    return pd.DataFrame(list(lines.values()), index=index, columns=["Mean", *COLUMNS[:-1]])
+
+
 def conventions(scores: Scores) -> pd.DataFrame:
     """PCKh in every convention: a mean can differ by a point with the convention alone. Percent."""
     rows = {name: scores.row(name) for name in CONVENTIONS}
@@ -100,14 +159,16 @@ def facts(record: Record) -> pd.Series:
     """What a reader needs to know of a run, and to find it again."""
     run, settings = record.run, record.settings
     persons = record.scores().persons
+    start = {"starts from": "{name}, key {key}".format(**run["start"])} if "start" in run else {}
     return pd.Series(
         {
             "run": record.name,
+            **start,
             "preset": settings["preset"],
             "seed": settings["seed"],
             "data": f"{run['data']['dataset']}, fingerprint {run['data']['fingerprint']}",
             "persons": f"{run['data']['train']} for training, {run['data']['valid']} for validation, "
-            f"{persons} of them scored",
+            f"{persons} of them scored" + ("" if record.held_out else ", and all of these among the first"),
             "network": f"{settings['stacks']} stacks, {settings['channels']} channels, "
             f"{settings['input_size']} x {settings['input_size']} pixels, "
             f"{run['network']['parameters']:,} parameters",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scanet import experiment, figures, results, tables
+from scanet import cost, experiment, figures, results, tables
 from scanet.config import Settings, resolve
 from scanet.experiment import Run, align, run_or_load
 from scanet.files import UserError
@@ -378,6 +378,49 @@ def test_a_run_on_the_validation_persons_is_no_validation_result() -> None:
     assert "trained on these persons" in experiment.evaluate(seen.record.folder, None, "flip")[1]
     store = experiment.store_path(settings)
     assert "trained on these persons" in experiment.evaluate(seen.record.folder, store, "none", progress=False)[1]
+
+
+def test_table1_keeps_the_test_set_and_ours_apart(stages: tuple[Run, Run], run: Run) -> None:
+    """Numbers of a record against its counts; the paper's parameters against the network's."""
+    records = [run.record, *(stage.record for stage in stages)]
+    table = tables.table1(records)
+    theirs, ours = (table.xs(whom, level="Scored on") for whom in ("MPII test", "tiny validation (synthetic)"))
+    assert len(theirs) == 10
+    assert theirs.loc["the paper's", "Mean"] == 91.6
+    assert theirs["printed"].dropna().to_dict() == {
+        "Newell et al. [4]": 25.5, "Chu et al. [6]": 58.1, "the paper's": 15.6,
+    }  # fmt: skip
+    counted = theirs["counted"].dropna().round(1).to_dict()
+    assert counted == {"Newell et al. [4]": 25.4, "the paper's": 15.6}
+    assert list(ours.index) == [
+        "MSFI+SSA, 1 stack, flip", "MSFI+BDMP+SCA, 4 stacks, flip", "MSFI+ALL, 4 stacks, flip",
+    ]  # fmt: skip
+    scores = stages[1].record.scores("flip")
+    line = ours.loc["MSFI+ALL, 4 stacks, flip"]
+    assert line["Mean"] == pytest.approx(100 * sum(scores.at_most) / sum(scores.annotated))
+    assert line["counted"] == pytest.approx(stages[1].record.run["network"]["parameters"] / 1e6)
+    assert line["GFLOP"] == pytest.approx(cost.flops(stages[1].record.network, 64) / 1e9)
+    figure = figures.accuracy_by_parameters(table)
+    left, right = figure.axes
+    assert left.get_title() == "the paper's Table 1: MPII test"
+    assert right.get_title() == "this book: tiny validation (synthetic)"
+    assert sorted(left.lines[0].get_xdata()) == [15.6, 25.5, 58.1]
+    assert sorted(right.lines[0].get_xdata()) == sorted(ours["counted"])
+    heights = [text.xyann[1] for text in right.texts]
+    assert min(np.diff(heights)) > 0  # no label on another
+    plt.close("all")
+
+
+def test_the_final_model_s_row_says_what_it_is_of(stages: tuple[Run, Run]) -> None:
+    trained, tuned = (stage.record for stage in stages)
+    table = tables.final([trained, tuned], "flip")
+    assert table.loc[("MSFI+ALL, tiny validation", "plain"), "Mean"] == tuned.scores().row("plain")["Mean"]
+    assert table.loc[("Table 1, MPII test", "official"), "Mean"] == 91.6
+    seen = Record(tuned.folder, tuned.run | {"settings": tuned.settings | {"train_on": "train+valid"}})
+    labels = tables.final([seen], "flip").index.get_level_values("Scored on")
+    assert "MSFI+ALL, tiny persons it was TRAINED ON" in labels
+    assert tables.facts(tuned)["starts from"] == f"tiny/final/BDMP+SCA-s0, key {trained.run['key']}"
+    assert "among the first" in tables.facts(seen)["persons"]
 
 
 def test_a_notebook_may_leave_no_choice() -> None:

@@ -46,6 +46,28 @@ def test_ablation_and_table_at_tiny(project: Path) -> None:
     assert record.stat().st_mtime_ns == made
 
 
+def test_final_model_and_table_at_tiny(project: Path) -> None:
+    out = project / "final.ipynb"
+    ended = papermill(project, ROOT / "experiments" / "final.ipynb", out, "preset=tiny")
+    assert ended.returncode == 0, ended.stderr
+    text = outputs(out)
+    assert "91.6" in text  # the paper's last row
+    assert "MSFI+ALL, tiny validation" in text
+    assert text.count("<svg ") == 3  # curves of both stages, and pictures with attention
+    assert "What preset" not in text  # only paper's plan is printed
+    folder = project / "experiments/results/tiny/final"
+    first, second = (json.loads((folder / name / "run.json").read_text()) for name in ("BDMP+SCA-s0", "ALL-s0"))
+    assert second["start"] == {"name": "tiny/final/BDMP+SCA-s0", "key": first["key"]}
+    assert list(second["metrics"]) == ["none", "flip", "six-scale"]
+    out = project / "table1.ipynb"
+    ended = papermill(project, ROOT / "experiments" / "table1.ipynb", out, "preset=tiny")
+    assert ended.returncode == 0, ended.stderr
+    text = outputs(out)
+    assert "MSFI+ALL, 4 stacks, six-scale" in text
+    assert "tiny validation (synthetic)" in text
+    assert text.count("MPII test") >= 10
+
+
 @pytest.mark.parametrize(
     ("parameter", "sentence"),
     [
