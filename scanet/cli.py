@@ -103,14 +103,51 @@ def prepare_synthetic(
     print(f"{len(store)} persons in {store.path}")
 
 
+@prepare_app.command("rehearsal")
+def prepare_rehearsal(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    share: Annotated[float, typer.Option(help="Of MPII's training and test persons, 0.001 to 1.")] = 1.0,
+) -> None:
+    """Write drawn stand-ins for MPII's two files into FOLDER, with its counts and sizes: then `scanet prepare mpii
+    FOLDER` and all that follows can be tried before the download.
+
+    Example: scanet prepare rehearsal /tmp/rehearsal --share 0.1
+    """
+    from scanet.data import rehearsal
+
+    counts = rehearsal.write(folder, share=share)
+    print(f"{', '.join(f'{number:,} {split}' for split, number in counts.items())} persons, all drawn, in {folder}")
+
+
 def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -> None:
+    import os
+    import time
+
+    import torch
+
     from scanet import experiment
+    from scanet.data.person import Reading
+    from scanet.device import peak_memory
     from scanet.files import data_folder
+    from scanet.plan import duration, size
+
+    photographs: set[str] = set()
+
+    def tell(reading: Reading) -> None:
+        print(reading)
+        photographs.update(person.image for person in reading.persons)
 
     path = output or data_folder() / f"{dataset}-{resolution}.h5"
-    report = experiment.prepare(dataset, folder, path, resolution, on_read=print)
+    start = time.perf_counter()
+    report = experiment.prepare(dataset, folder, path, resolution, on_read=tell)
+    seconds = time.perf_counter() - start
     again = f" ({report.resumed} of them from before)" if report.resumed else ""
     print(f"{report.stored} persons in {path}{again}, {len(report.skipped)} photographs skipped")
+    print(
+        f"{len(photographs):,} photographs in {duration(seconds)}, "
+        f"{len(photographs) / seconds / (os.cpu_count() or 1):.1f} a second and core; peak memory "
+        f"{size(peak_memory(torch.device('cpu')))}, store {size(path.stat().st_size)}"
+    )
 
 
 @app.command()

@@ -268,7 +268,7 @@ def _clothes(rng: np.random.Generator) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """A gradient with smooth noise of two sizes, and rectangles: (height, width, 3) float32."""
     top, bottom = rng.uniform(30, 225, (2, 3))
     smooth = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize((40, 40))
@@ -469,7 +469,7 @@ def render(rng: np.random.Generator, part_scale: float, clutter: float) -> Scene
     origin, shape = _place(place_rng, size * xy, size)
     xy = origin + size * xy
 
-    canvas = _Canvas(_background(background_rng, shape[1], shape[0]))
+    canvas = _Canvas(background(background_rng, shape[1], shape[0]))
     before, after = _clutter(clutter_rng, clutter, part_scale, origin, size, shape, body.clothes)
     for part in before:
         canvas.paint(part)
