@@ -211,6 +211,7 @@ def evaluate(
     Example: scanet evaluate predictions.h5 --truth valid.h5
     """
     from scanet import experiment, tables
+    from scanet.pckh import CONVENTIONS
 
     if what.is_dir():
         settings = resolve(tta=tta)
@@ -220,10 +221,13 @@ def evaluate(
     else:
         scores, about = experiment.evaluate_file(what, truth, key), f"{what.name} against {truth.name}"
     if as_json:
-        print(json.dumps({"what": about, **scores.as_dict()}))
+        words = {name: str(convention) for name, convention in CONVENTIONS.items()}
+        print(json.dumps({"what": about, "conventions": words, **scores.as_dict()}))
         return
     print(f"{about}: PCKh@{scores.threshold:g} of {scores.persons} persons, {scores.skipped} without a head skipped")
     print(tables.conventions(scores).to_string(float_format="{:.3f}".format))
+    for name, convention in CONVENTIONS.items():
+        print(f"{name + ':':<14}{convention}")
     print(f"AUC 0 to 0.5: {scores.auc:.3f} (mean of 51 thresholds), {scores.auc_integrated:.3f} (official toolkit)")
 
 

@@ -32,25 +32,34 @@ class Convention:
 
     strict: a joint at exactly the threshold is wrong (<), else right (<=). pooled: "Mean" is the rate of all
     joints together, which weights each joint by how often it is annotated; else it is the plain mean of the
-    joints' rates. head: the joints whose rates' mean is "Head".
+    joints' rates. head: the joints whose rates' mean is "Head". whose: where it is in use. Printed, it is all that in
+    words.
     """
 
     strict: bool
     pooled: bool
     head: tuple[str, ...]
+    whose: str
+
+    def __str__(self) -> str:
+        right = f"right if distance {'<' if self.strict else '<='} threshold"
+        head = f"Head: {self.head[0]}" if len(self.head) == 1 else f"Head: mean of {' and '.join(self.head)}"
+        mean = "all joints pooled" if self.pooled else "mean of the joints' rates"
+        return f"{right}; {head}; Mean: {mean} ({self.whose})"
 
 
 CONVENTIONS = {
-    # MPII's evaluation toolkit: the leader board and the paper's Table 1.
-    "official": Convention(strict=False, pooled=True, head=("neck", "head-top")),
+    "official": Convention(
+        strict=False, pooled=True, head=("neck", "head-top"), whose="MPII's toolkit and leader board, Table 1"
+    ),
     # The paper's Table 2 (inferred: the rate of the neck that its rows imply is plausible only here).
-    "plain": Convention(strict=False, pooled=False, head=("head-top",)),
-    # bearpaw/pytorch-pose, and the scripts of bearpaw/PyraNet.
-    "pytorch-pose": Convention(strict=True, pooled=False, head=("head-top",)),
-    # leoxiaobin/deep-high-resolution-net.pytorch.
-    "hrnet": Convention(strict=False, pooled=True, head=("head-top",)),
-    # open-mmlab/mmpose.
-    "mmpose": Convention(strict=True, pooled=True, head=("head-top",)),
+    "plain": Convention(strict=False, pooled=False, head=("head-top",), whose="Table 2, inferred"),
+    # And the scripts of bearpaw/PyraNet.
+    "pytorch-pose": Convention(strict=True, pooled=False, head=("head-top",), whose="bearpaw/pytorch-pose"),
+    "hrnet": Convention(
+        strict=False, pooled=True, head=("head-top",), whose="leoxiaobin/deep-high-resolution-net.pytorch"
+    ),
+    "mmpose": Convention(strict=True, pooled=True, head=("head-top",), whose="open-mmlab/mmpose"),
 }
 
 

@@ -1,6 +1,7 @@
 """The `scanet` command as a user calls it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,40 @@ def test_evaluate_scores_anybodys_file(
     scores = json.loads(capsys.readouterr().out)
     assert {row["Mean"] for row in scores["rows"].values()} == {75.0}
     assert call(monkeypatch, "evaluate", *files) == 0
-    assert "pytorch-pose 75.000" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "pytorch-pose 75.000" in printed
+    assert (
+        "official:     right if distance <= threshold; Head: mean of neck and head-top; Mean: all joints" in printed
+    )
+    assert "pytorch-pose: right if distance < threshold; Head: head-top; Mean: mean of the joints' rates" in printed
+
+
+MPII_FILES = Path(os.environ.get("SCANET_SHARED") or ROOT.parent / "shared" / "data") / "mpii"
+
+
+@pytest.mark.skipif(not MPII_FILES.is_dir(), reason="no MPII files: set SCANET_SHARED to the folder above mpii/")
+@pytest.mark.parametrize(
+    ("arguments", "plain", "official", "pooled", "areas"),
+    [
+        (["detections_our_format.mat", "--key", "pos_pred_src"], [95.600, 81.458], 96.658, 82.337, [55.495, 55.781]),
+        (["preds/valid-ours.h5"], [95.941, 87.562], 96.709, 88.035, [58.517, 58.807]),
+    ],
+)
+def test_evaluate_prints_the_golden_numbers(
+    arguments: list[str], plain: list[float], official: float, pooled: float, areas: list[float],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Published predictions for MPII's validation persons, in each convention."""
+    name, *key = arguments
+    files = [str(MPII_FILES / name), *key, "--truth", str(MPII_FILES / "detections_our_format.mat")]
+    assert call(monkeypatch, "evaluate", *files, "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    rows = scores["rows"]
+    assert [rows["plain"]["Head"], rows["plain"]["Mean"]] == pytest.approx(plain, abs=5e-4)
+    assert [rows["official"]["Head"], rows["official"]["Mean"]] == pytest.approx([official, pooled], abs=5e-4)
+    assert [rows["hrnet"]["Head"], rows["hrnet"]["Mean"]] == pytest.approx([plain[0], pooled], abs=5e-4)
+    assert [scores["auc"], scores["auc_integrated"]] == pytest.approx(areas, abs=5e-4)
+    assert scores["conventions"].keys() == rows.keys()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +107,9 @@ def test_evaluate_scores_anybodys_file(
         (["train", "SSA", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["prepare", "mpii", "nowhere"], "there is no folder nowhere"),
         (["prepare", "synthetic", "--preset", "paper"], "has no synthetic data: choose one of tiny, quick"),
+        (["prepare", "rehearsal", "."], ". exists: give a new folder for the rehearsal's files"),
+        (["prepare", "rehearsal", "new", "--share", "2"], "share is 2.0: allowed is a value from 0.001 to 1.0"),
+        (["plan", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["evaluate", ".", "--tta", "six"], "tta is 'six': allowed are none, flip, six-scale"),
     ],
 )
