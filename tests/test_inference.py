@@ -1,5 +1,9 @@
 """From heat maps to the photograph: an oracle that puts out true targets must be read back, mirrored or not."""
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +11,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scanet.config import ROWS, Network, Tta
+from scanet.data import mpii
 from scanet.data.heatmaps import draw_targets, mirror
 from scanet.data.loader import Persons
 from scanet.data.person import Person
 from scanet.data.store import Store, fill
+from scanet.data.transforms import crop_matrix, to_input
 from scanet.inference import PYRAMID, interpolation, peaks, predict, predict_heatmaps
 from scanet.model import SCANet, gumbel_difference
 from scanet.skeleton import MPII
 
+SHARED = Path(os.environ.get("SCANET_SHARED", Path(__file__).parents[2] / "shared" / "data")) / "mpii"
 SIZE, CELLS, SIGMA = 64, 16, 1.75
 CPU = torch.device("cpu")
 #: Centre and scale of five persons: small ones are stored as they are, large ones at fewer pixels.
@@ -132,6 +139,71 @@ def test_six_scales_of_an_oracle(store: Store, monkeypatch: pytest.MonkeyPatch) 
     error = (found.joints - store.joints) / cell[:, None, None]
     assert np.abs(error).max() < 0.5
     assert np.abs(error.mean(axis=(0, 1))).max() < 0.05
+
+
+def at_all_phases(persons: list[Person], count: int = 32) -> list[Person]:
+    """Each person so often, with the centre moved along the diagonal of a cell: so decoding's grid averages out."""
+    return [
+        replace(person, index=k, center=(person.center[0] + step, person.center[1] + step))
+        for person in persons
+        for k, step in enumerate(np.arange(count) / count * 200 * person.scale / CELLS)
+    ]
+
+
+def round_trip(persons: list[Person], images: Path, folder: Path, tta: Tta) -> np.ndarray:
+    """Errors (n, 2) in cells of the coarsest crop, where the network's maps are the true ones of every crop.
+
+    Joints that lie outside the narrowest crop, or less than a cell from its edge, are left out.
+    """
+    fill(folder / "store.h5", persons, images, dataset="d", resolution=SIZE * 5 // 4, progress=False)
+    people = Persons(Store(folder / "store.h5"), np.arange(len(persons)), CPU)
+    crops = PYRAMID if tta == "six-scale" else (1.0,)
+    asked: list[Tensor] = []
+
+    def truth(_: SCANet, images: Tensor, tta: Tta) -> Tensor:  # noqa: ARG001
+        first, boxes = 64 * (len(asked) // len(crops)), crops[len(asked) % len(crops)]
+        index = torch.arange(first, first + len(images))
+        asked.append(index)
+        matrix = crop_matrix(people.scale[index] * boxes, people.zoom[index], SIZE)
+        placed = to_input(people.joints[index], people.center[index], people.zoom[index], matrix, SIZE)
+        return draw_targets(placed * CELLS / SIZE, CELLS, SIGMA, "subpixel")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scanet.inference.predict_heatmaps", truth)
+        found = predict(Oracle(), people, size=SIZE, tta=tta, batch_size=64).joints
+    scale = np.array([person.scale for person in persons])[:, None, None]
+    known = np.stack([person.joints for person in persons])
+    away = np.abs(known - np.array([person.center for person in persons])[:, None]) / (200 * scale) * CELLS
+    inside = (away < min(crops) * CELLS / 2 - 1).all(axis=2)
+    assert inside.mean() > 0.5
+    return ((found - known) / (max(crops) * 200 * scale / CELLS))[inside]
+
+
+ROUND_TRIP = pytest.mark.parametrize(("tta", "largest"), [("none", 0.3), ("six-scale", 0.5)])
+
+
+@ROUND_TRIP
+def test_true_maps_are_read_back_without_bias(tta: Tta, largest: float, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 310)).save(tmp_path / "grey.png")
+    cells = positions().double().numpy()
+    persons = [
+        Person("grey.png", 0, "valid", center, scale, in_photograph(joints, center, scale), np.ones(16, bool), 20.0)
+        for (center, scale), joints in zip(PERSONS, cells, strict=True)
+    ]
+    error = round_trip(at_all_phases(persons), tmp_path, tmp_path, tta)
+    assert np.abs(error).max() < largest
+    if tta == "none":
+        assert np.abs(error.mean(axis=0)).max() < 0.01
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
+@ROUND_TRIP
+def test_real_persons_are_read_back_without_bias(tta: Tta, largest: float, tmp_path: Path) -> None:
+    persons = mpii.read_json(SHARED / "test_mpii.json", "valid")
+    error = round_trip(at_all_phases(persons), SHARED / "images", tmp_path, tta)
+    assert np.abs(error).max() < largest
+    if tta == "none":
+        assert np.abs(error.mean(axis=0)).max() < 0.01
 
 
 def test_interpolation_keeps_a_linear_map_and_ends_with_the_crop() -> None:

@@ -471,3 +471,33 @@ def test_real_persons_agree() -> None:
         assert person.scale == pytest.approx(other.scale, abs=1e-3)
         # The file truncates the 1-based numbers.
         np.testing.assert_array_equal(np.trunc(person.joints + 1) - 1, other.joints)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
+def test_real_persons_in_the_official_nesting(tmp_path: Path) -> None:
+    """The five again, from a .mat that holds HRNet's raw numbers: each its number of that image in Newell's file."""
+    raw = json.loads((SHARED / "test_mpii.json").read_text(encoding="utf-8"))
+    numbers = {p.image: p.index for p in mpii.read_h5(SHARED / "valid.h5", "valid")}
+    images = []
+    for record in raw:
+        points = [
+            point(joint, x, y, 1)
+            for joint, ((x, y), known) in enumerate(zip(record["joints"], record["joints_vis"], strict=True))
+            if known
+        ]
+        person = rect(points, record["scale"], dict(zip("xy", record["center"], strict=True)))
+        images.append((record["image"], 1, [rect(None)] * numbers[record["image"]] + [person]))
+    write_mat(tmp_path / mpii.MAT_NAME, images)
+    listed = {(record["image"], numbers[record["image"]]) for record in raw}
+    from_mat, _ = mpii.read_mat(tmp_path / mpii.MAT_NAME, listed)
+    from_json = mpii.read_json(SHARED / "test_mpii.json", "valid")
+    from_h5 = {(p.image, p.index): p for p in mpii.read_h5(SHARED / "valid.h5", "valid")}
+    assert len(from_mat) == 5
+    for a, b in zip(from_mat, from_json, strict=True):
+        c = from_h5[a.image, a.index]
+        assert a.image == b.image
+        for other in (b, c):
+            assert a.center == pytest.approx(other.center, abs=1e-3)
+            assert a.scale == pytest.approx(other.scale, abs=1e-3)
+        np.testing.assert_allclose(a.joints, b.joints, atol=0.01)
+        np.testing.assert_array_equal(np.trunc(a.joints + 1) - 1, c.joints)
