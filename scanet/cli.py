@@ -142,7 +142,8 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
     report = experiment.prepare(dataset, folder, path, resolution, on_read=tell)
     seconds = time.perf_counter() - start
     again = f" ({report.resumed} of them from before)" if report.resumed else ""
-    print(f"{report.stored} persons in {path}{again}, {len(report.skipped)} photographs skipped")
+    outside = f", {len(report.outside)} persons outside their photograph" if report.outside else ""
+    print(f"{report.stored} persons in {path}{again}, {len(report.skipped)} photographs skipped{outside}")
     print(
         f"{len(photographs):,} photographs in {duration(seconds)}, "
         f"{len(photographs) / seconds / (os.cpu_count() or 1):.1f} a second and core; peak memory "

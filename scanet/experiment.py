@@ -129,6 +129,8 @@ def prepare(
     report = fill(path, reading.persons, reading.images, dataset=dataset, resolution=resolution, progress=progress)
     for image, reason in report.skipped:
         print(f"skipped {image}: {reason}", file=sys.stderr)
+    for image, number in report.outside:
+        print(f"person {number} of {image} is annotated outside the photograph: kept, all black", file=sys.stderr)
     return report
 
 

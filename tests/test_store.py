@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scanet import experiment
 from scanet.data import lsp, store
-from scanet.data.person import Person
+from scanet.data.person import Person, Reading
 from scanet.data.store import MARGIN, Store, fill
 from scanet.files import UserError
 from scanet.skeleton import LSP, MPII
@@ -86,6 +87,25 @@ def test_photograph_ends_where_the_geometry_says(tmp_path: Path) -> None:
 
 def test_person_outside_the_photograph_is_black(tmp_path: Path) -> None:
     assert not one_crop(tmp_path, person(x=-500.0), np.full((60, 90, 3), 255, np.uint8), 50).any()
+
+
+def test_persons_outside_their_photographs_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kept, because a list of persons must not change by it; told again when the store is found finished."""
+    photograph(tmp_path / "images", "a.png", 9)
+    photograph(tmp_path / "images", "b.png", 10)
+    people = [person(), person(x=-500.0, index=4), person("b.png", y=500.0), person("missing.png")]
+    for resumed in (0, 3):
+        report = fill(tmp_path / "s.h5", people, tmp_path / "images", dataset="d", resolution=50, progress=False)
+        assert (report.stored, report.resumed) == (3, resumed)
+        assert report.outside == [("a.png", 4), ("b.png", 0)]
+        assert report.skipped == [("missing.png", "the file is missing")]
+    reading = Reading(people, tmp_path / "images", [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(experiment._READERS, "mpii", lambda _: reading)
+        experiment.prepare("mpii", tmp_path, tmp_path / "s.h5", 50, progress=False)
+    told = capsys.readouterr().err
+    assert "person 4 of a.png is annotated outside the photograph: kept, all black" in told
+    assert "skipped missing.png: the file is missing" in told
 
 
 @pytest.mark.parametrize("side", [41.3, 163.9])

@@ -41,11 +41,13 @@ SHARD = 200
 class Report:
     """stored: persons in the store. skipped: (image, reason) of photographs that could not be read.
     resumed: persons found already cut, from an interrupted run or, where equal to `stored`, a finished store.
+    outside: (image, person's number) of those whose square lies beside the photograph; they are kept, all black.
     """
 
     stored: int
     skipped: list[tuple[str, str]]
     resumed: int
+    outside: list[tuple[str, int]]
 
 
 def fill(
@@ -125,6 +127,7 @@ def fill(
         _write_annotations(store, stored, skipped, resolution)
         jpegs = store.create_dataset("jpeg", len(stored), h5py.vlen_dtype(np.uint8))
         offset = np.zeros((len(stored), 2), np.int32)
+        outside: list[int] = []
         for number, shard in enumerate(shards):
             file = partial / f"{number:06d}.npz"
             again = _load_shard(file, header)
@@ -134,10 +137,13 @@ def fill(
                 for i, jpeg, corner in zip(of_image[name], cut.jpegs, cut.offsets, strict=False):
                     jpegs[row[i]] = np.frombuffer(jpeg, np.uint8)
                     offset[row[i]] = corner
+                    if not jpeg:
+                        outside.append(row[i])
         store["offset"] = offset
+        store["outside"] = np.array(outside, np.int32)
     whole.replace(path)
     shutil.rmtree(partial, ignore_errors=True)
-    return Report(len(stored), skipped, resumed)
+    return Report(len(stored), skipped, resumed, [(stored[k].image, stored[k].index) for k in outside])
 
 
 @dataclass(frozen=True)
@@ -217,11 +223,13 @@ def _finished(path: Path, header: str, images: Path) -> Report | None:
                 return None
             skipped = [(str(image), str(reason)) for image, reason in file["skipped"].asstr()[:]]
             stored = len(file["scale"])
+            rows = file["outside"][:] if "outside" in file else np.zeros(0, int)  # older stores do not tell
+            outside = [(file["image"].asstr()[row], int(file["index"][row])) for row in rows]
     except (OSError, KeyError):
         return None
     if any(not _cut(images / image, [], 16).reason for image, _ in skipped):
         return None
-    return Report(stored, skipped, stored)
+    return Report(stored, skipped, stored, outside)
 
 
 def _check_photographs(missing: int, total: int, images: Path) -> None:
