@@ -158,6 +158,7 @@ def train(
     seed: int = 0,
     data: Annotated[str | None, typer.Option(help="The data set's folder, or a store.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
+    tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
 ) -> None:
     """Train and evaluate a row, or show the record of a run that is finished, as `ablation.ipynb` does.
 
@@ -167,12 +168,12 @@ def train(
     """
     from scanet import experiment, processes, tables
 
-    settings = resolve(module=module, preset=preset, seed=seed, data=data, epochs=epochs)
+    settings = resolve(module=module, preset=preset, seed=seed, data=data, epochs=epochs, tta=tta)
     run = experiment.run_or_load(settings)
     if processes.rank() > 0:
         return
     print(run)
-    print(tables.ablation_row(run.record).to_string(float_format="{:.2f}".format, na_rep=""))
+    print(tables.ablation_row(run.record, settings.tta).to_string(float_format="{:.2f}".format, na_rep=""))
 
 
 @app.command()

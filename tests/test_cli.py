@@ -131,6 +131,8 @@ def test_train_prepare_and_evaluate_a_run(
     assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--epochs", "1") == 0
     assert "ours, tiny" in capsys.readouterr().out
     folder = at_home / "experiments/results/tiny/ablation/Baseline-s0-epochs=1"
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--epochs", "1", "--tta", "six-scale") == 0
+    assert "six-scale" in json.loads((folder / "run.json").read_text(encoding="utf-8"))["metrics"]
     assert call(monkeypatch, "evaluate", str(folder)) == 0
     assert "PCKh@0.5 of 16 persons" in capsys.readouterr().out
     raw = next((at_home / "data").glob("synthetic*c0.5"))
