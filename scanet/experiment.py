@@ -202,6 +202,8 @@ def final(settings: Settings, *, progress: bool = True) -> tuple[Run, Run]:
     first, second = stages = final_stages(settings)
     if settings.preset == "paper" and results.load(results.folder_of(first, "final")) is None:
         processes.join(pick_device())
+        with processes.first_goes_first():
+            open_store(first, progress=progress)  # without data there is nothing to plan
         _print_plan(stages)
     trained = run_or_load(first, "final", progress=progress)
     return trained, run_or_load(second, "final", start=trained.record, progress=progress)

@@ -120,13 +120,15 @@ def measure(stages: Sequence[Settings], store: Store | None) -> Plan:
         speed(1)  # the first step prepares much
         steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))
         images_per_second = speed(steps)
-        tested = some(32 if device.type == "cuda" else 2)
-        times: dict[str, float] = {}
-        predict(run.model, tested, size=settings.input_size, tta="none")
-        for tta in get_args(Tta):
-            began = time.perf_counter()
+
+        def testing(count: int, tta: Tta) -> float:
+            tested, start = some(count), time.perf_counter()
             predict(run.model, tested, size=settings.input_size, tta=tta)
-            times[tta] = (time.perf_counter() - began) / len(tested)
+            return (time.perf_counter() - start) / count
+
+        testing(2, "none")  # as the first step
+        count = int(np.clip(1 / testing(2, "none"), 2, 32))  # of one pass, a second or a batch
+        times = {tta: testing(count, tta) for tta in get_args(Tta)}
         weights = sum(values.nbytes for values in run.model.state_dict().values())
     canvas = (2 * settings.resolution) ** 2
     guess = round(sum(persons.values()) * canvas * BYTES[settings.dataset])
