@@ -4,6 +4,7 @@ import hashlib
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from scanet import cost, processes, results, submission
+from scanet import card, cost, processes, results, submission, tables
 from scanet.config import EPHEMERAL, RECIPE, D, Settings, Tta, changed_dials, refuse_unknown, resolve, resolve_dials
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
@@ -23,10 +24,11 @@ from scanet.data.person import Reading
 from scanet.data.store import Report, Store, fill
 from scanet.data.transforms import GREY, to_input
 from scanet.device import describe, pick_device
-from scanet.files import UserError, data_folder, home
+from scanet.files import UserError, data_folder, home, whole_file, write_json
 from scanet.inference import Example, Predictions, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
+from scanet.photo import Box, Predictor, as_dict, draw, read
 from scanet.predictions import read_predictions, read_truth
 from scanet.results import Measurement, Record
 from scanet.skeleton import LSP, MPII, SKELETONS
@@ -449,6 +451,85 @@ def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> t
     found = _predict(model.to(device), persons, record.settings["input_size"], tta, progress=True)
     images = submission.write(output, mat, dict(zip(keys, found.joints, strict=True)))
     return images, len(rows)
+
+
+def predict_photos(
+    photos: Sequence[Path],
+    boxes: Sequence[Box] | Mapping[str, Sequence[Box]] | None,
+    predictor: Predictor,
+    tta: Tta,
+    output: Path,
+    on_done: Callable[[Path, Path, int], object] = lambda photo, picture, persons: None,
+) -> int:
+    """Write `<name>-pose.jpg` and `<name>-pose.json` into `output` for each photograph; how many could not be done.
+
+    boxes: of every photograph alike; or by file name; None takes each whole picture as one person's. A photograph
+    that cannot be done is named on stderr and the others go on.
+
+    Raises:
+        UserError: two of the photographs would be written to the same place.
+    """
+    names = Counter(path.stem for path in photos)
+    double = [name for name, count in names.items() if count > 1]
+    if double:
+        raise UserError(f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls")
+    failed = 0
+    for path in photos:
+        try:
+            here = _boxes_of(path, boxes) if isinstance(boxes, Mapping) else boxes
+            photo = read(path)
+            with within_memory(predictor.device, "give the boxes in several calls, or a smaller model"):
+                poses = predictor(photo, here, tta)
+        except UserError as error:
+            print(f"scanet: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        picture = output / f"{path.stem}-pose.jpg"
+        with whole_file(picture) as temporary:
+            draw(photo, poses, predictor.skeleton).save(temporary, "JPEG", quality=92, subsampling=0)
+        about = {"photo": path.name, "model": predictor.name, "tta": tta}
+        write_json(picture.with_suffix(".json"), about | as_dict(poses, photo, predictor.skeleton))
+        on_done(path, picture, len(poses))
+    return failed
+
+
+def _boxes_of(path: Path, boxes: Mapping[str, Sequence[Box]]) -> Sequence[Box]:
+    for name in (str(path), path.name):
+        if name in boxes:
+            return boxes[name]
+    raise UserError(f"{path} is not in the json of boxes: add its name, with [] if nobody is in it")
+
+
+def export(run_folder: Path, output: Path, data: str | None = None, *, progress: bool = True) -> tuple[float, float]:
+    """Write a finished run's network in half precision to `output`, and its card, README.md, beside it.
+
+    Returns the validation persons' mean PCKh by flip test with 32-bit and with 16-bit weights, percent.
+
+    Raises:
+        UserError: the weights or the photographs are not on this machine, or the README.md there is no such card.
+    """
+    record = _finished(run_folder)
+    readme = output.with_name("README.md")
+    if readme.exists() and not readme.read_text(encoding="utf-8").startswith(card.TITLE):
+        raise UserError(f"{readme} is no model card, and would be lost: give --output in a folder of its own")
+    settings = record.settings
+    again = {name: settings[name] for name in ("synthetic_train", "synthetic_valid") if name in settings}
+    store = open_store(resolve(preset=settings["preset"], data=data, **again), progress=progress)
+    rows, device, size = record.predictions()["row"], pick_device(), settings["input_size"]
+    persons = Persons(store, rows, device)
+    model = _trained(record)
+    with whole_file(output) as temporary:
+        about = {"input_size": str(size), "run": record.name, "key": record.run["key"]}
+        results.save_model(model, temporary, half=True, about=about)
+        both = [
+            scores(_predict(network.to(device), persons, size, "flip", progress=progress), store, rows)
+            for network in (model, results.load_model(temporary))
+        ]
+        text = card.card(record, *both, temporary.stat().st_size)
+    with whole_file(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    full, half = (found.row(tables.CONVENTION)["Mean"] for found in both)
+    return full, half
 
 
 def _finished(run_folder: Path) -> Record:

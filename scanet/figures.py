@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from scanet.colours import BLUE, GREY, ORANGE, limb_colour
 from scanet.inference import Example
 from scanet.skeleton import Skeleton
 
-# Okabe and Ito's colours can be told apart by colour-blind readers.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 STYLE: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
@@ -69,8 +68,7 @@ def pose(
         ends = skeleton.index(first, second)
         if truth is not None:
             ax.plot(*truth[ends].T, color="white", linewidth=3.5, alpha=0.6, solid_capstyle="round")
-        side = {"l": BLUE, "r": ORANGE}.get(first[0] if first[1] == "-" else "", GREEN)
-        ax.plot(*joints[ends].T, color=side, linewidth=2, solid_capstyle="round")
+        ax.plot(*joints[ends].T, color=limb_colour((first, second)), linewidth=2, solid_capstyle="round")
     return _bare(ax, image)
 
 
