@@ -79,7 +79,11 @@ class _Ledger(TorchDispatchMode):
                 Operation(
                     func._overloadpacket.__name__,
                     int(count(*args, **kwargs, out_val=out)) if count else 0,
-                    sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)),
+                    sum(
+                        t.numel() * t.element_size()
+                        for t in tree_leaves((args, kwargs, out))
+                        if isinstance(t, Tensor)
+                    ),
                 )
             )
         return out

@@ -10,6 +10,7 @@ import torch
 
 from scanet.files import UserError
 
+
 def pick_device(name: str | None = None) -> torch.device:
     """The device of that name (cuda, mps, cpu), by default the best there is; of several GPUs the launcher's.
 
@@ -18,7 +19,7 @@ def pick_device(name: str | None = None) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     found = [device for device, available in there.items() if available]
     if name is not None and name not in found:
-        raise UserError(f"there is no device {name!r} on this machine for this torch: choose one of {', '.join(found)}")
+        raise UserError(f"this torch finds no device {name!r} on this machine: choose one of {', '.join(found)}")
     if (name or found[0]) == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(name or found[0])

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ import torch
 from tqdm import tqdm
 
 from scanet import card, cost, processes, results, submission, tables
+from scanet.bench import machine, measure
 from scanet.config import EPHEMERAL, RECIPE, D, Settings, Tta, changed_dials, refuse_unknown, resolve, resolve_dials
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.loader import Persons
 from scanet.data.person import Reading
 from scanet.data.store import Report, Store, fill
 from scanet.data.transforms import GREY, to_input
-from scanet.device import describe, pick_device
-from scanet.files import UserError, data_folder, home, whole_file, write_json
+from scanet.device import describe, fast_bf16, memory, pick_device, within_memory
+from scanet.files import UserError, data_folder, home, results_folder, whole_file, write_json
 from scanet.inference import Example, Predictions, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
@@ -330,7 +331,8 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
     checkpoint = folder.parent / f".{folder.name}-{key}" / "checkpoint.safetensors"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    model, history = train(settings, store, checkpoint, device, progress=progress)
+    with within_memory(device, f"give a batch_size of {_fitting_batch(settings, store, device)} or less"):
+        model, history = train(settings, store, checkpoint, device, progress=progress)
     if processes.rank() > 0:
         return
     rows = store.indices("valid")[: settings.limit]
@@ -372,6 +374,30 @@ def _train(settings: Settings, experiment: str, store: Store, folder: Path, *, p
     results.write(folder, run, history, model, predictions["flip"], columns)
     checkpoint.unlink()
     checkpoint.parent.rmdir()
+
+
+#: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces.
+ACTIVATIONS_SHARE = 0.7
+
+
+def _fitting_batch(settings: Settings, store: Store, device: torch.device) -> int:
+    """A batch size that fits into the device's memory, by the counted bytes that the backward pass needs.
+
+    Raises:
+        UserError: the settings' own batch cannot fit, as it needs more than all the memory for that alone.
+    """
+    network = settings.network(len(store.skeleton.joints))
+    each = cost.activations(network, settings.input_size, bf16=fast_bf16(device))
+    held = 16 * cost.parameters(network)  # weights, gradients, mean squares, one more for the update
+    room = memory(device) - held
+    fitting = max(2, int(ACTIVATIONS_SHARE * room / each) * processes.count())
+    share = settings.batch_size // processes.count()
+    if share * each > room:
+        raise UserError(
+            f"a batch of {share} needs {(share * each + held) / 2**30:.1f} GiB and {describe(device)} has "
+            f"{memory(device) / 2**30:.1f}: give a batch_size of {fitting} or less"
+        )
+    return fitting
 
 
 def _predict(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:
@@ -459,7 +485,7 @@ def predict_photos(
     predictor: Predictor,
     tta: Tta,
     output: Path,
-    on_done: Callable[[Path, Path, int], object] = lambda photo, picture, persons: None,
+    on_done: Callable[[Path, Path, int], object] = lambda *_: None,
 ) -> int:
     """Write `<name>-pose.jpg` and `<name>-pose.json` into `output` for each photograph; how many could not be done.
 
@@ -500,6 +526,40 @@ def _boxes_of(path: Path, boxes: Mapping[str, Sequence[Box]]) -> Sequence[Box]:
     raise UserError(f"{path} is not in the json of boxes: add its name, with [] if nobody is in it")
 
 
+#: Persons whom a benchmark draws where it is given no store.
+BENCH_PERSONS = 64
+
+
+def bench(
+    settings: Settings, modules: Sequence[str], rounds: int, device: torch.device, *, progress: bool = True
+) -> tuple[dict[str, Any], Path]:
+    """Measure the rows `modules` and write the record under `experiments/results/bench/<device>/`.
+
+    settings.data: a store of the settings' data set; None draws a few persons, which are enough for the clock. The
+    first of the rows, and the row ALL, are trained in the plain way too.
+    """
+    start = time.perf_counter()
+    if settings.data is None:
+        drawn = replace(settings, dataset="synthetic", synthetic_train=BENCH_PERSONS, synthetic_valid=2)
+        store = open_store(drawn, progress=progress)
+    else:
+        store = open_store(settings, progress=progress)
+    found = measure.measure(
+        measure.rows_of(settings, modules), store, (modules[0], "ALL"), rounds, device, progress=progress
+    )
+    record = {
+        **found,
+        "data": {"dataset": store.dataset, "fingerprint": store.fingerprint},
+        "seconds": time.perf_counter() - start,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results.provenance(),
+    }
+    name = f"{settings.stacks}-stacks-{settings.channels}-channels-{settings.input_size}-pixels.json"
+    path = results_folder() / "bench" / machine.slug(device) / name
+    write_json(path, record)
+    return record, path
+
+
 def export(run_folder: Path, output: Path, data: str | None = None, *, progress: bool = True) -> tuple[float, float]:
     """Write a finished run's network in half precision to `output`, and its card, README.md, beside it.
 
@@ -525,7 +585,7 @@ def export(run_folder: Path, output: Path, data: str | None = None, *, progress:
             scores(_predict(network.to(device), persons, size, "flip", progress=progress), store, rows)
             for network in (model, results.load_model(temporary))
         ]
-        text = card.card(record, *both, temporary.stat().st_size)
+        text = card.card(record, both[0], both[1], temporary.stat().st_size)
     with whole_file(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
     full, half = (found.row(tables.CONVENTION)["Mean"] for found in both)

@@ -78,6 +78,11 @@ def flatten(model: nn.Module) -> nn.Parameter:
     return flat
 
 
+def optimizer_of(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Torch7's RMSprop too: alpha 0.99, eps added after the square root."""
+    return torch.optim.RMSprop([flatten(model)], lr=settings.learning_rate, alpha=0.99, eps=1e-8)
+
+
 @dataclass
 class Training:
     """A run in progress: what a checkpoint holds."""
@@ -135,10 +140,7 @@ def train(
         if device.type != "cuda":
             raise UserError(f"sync_batch_norm is for GPUs, and this is a {device.type}: leave it out")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    optimizer = torch.optim.RMSprop(  # Torch7's too: alpha 0.99, eps added after the square root
-        [flatten(model)], lr=settings.learning_rate, alpha=0.99, eps=1e-8
-    )
-    run = Training(model, optimizer, [])
+    run = Training(model, optimizer_of(model, settings), [])
     if checkpoint.exists():
         run.load(checkpoint)
     with Progress(settings, len(people), len(run.history), show=progress) as bar:

@@ -7,6 +7,7 @@ projects also decode the whole photograph for each sample. Here both ways read t
 
 import math
 import os
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -72,7 +73,12 @@ def loader(samples: Samples, batch_size: int, device: torch.device) -> "DataLoad
     """Whole batches in order; worker processes for a GPU, none where the network needs the processors itself."""
     workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
     return DataLoader(
-        samples, batch_size, drop_last=True, num_workers=workers, persistent_workers=workers > 0, pin_memory=workers > 0
+        samples,
+        batch_size,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=workers > 0,
     )
 
 
@@ -91,7 +97,7 @@ def loss_of(heatmaps: Tensor, target: Tensor, top_k: int | None) -> Tensor:
 def train(
     model: SCANet,
     optimizer: torch.optim.Optimizer,
-    batches: "DataLoader[tuple[Tensor, Tensor]]",
+    batches: Iterable[Sequence[Tensor]],
     noise: list[Tensor] | None,
     top_k: int | None,
     device: torch.device,
@@ -116,7 +122,7 @@ def six_scale(model: SCANet, store: Store, rows: np.ndarray, size: int, device: 
     flip = store.skeleton.flip
     side = round(PYRAMID[-1] * FINE * size // 4)
     found = np.zeros((len(rows), len(flip), 2))
-    for n, row in enumerate(rows):
+    for n, row in enumerate(rows.tolist()):
         canvas = torch.from_numpy(store.crops([row], workers=1)).float()
         total = torch.zeros(len(flip), side, side, device=device)
         for boxes in PYRAMID:

@@ -34,7 +34,12 @@ class Squares:
     """
 
     def __init__(
-        self, center: np.ndarray, scale: np.ndarray, zoom: np.ndarray, squares: np.ndarray | None, device: torch.device
+        self,
+        center: np.ndarray,
+        scale: np.ndarray,
+        zoom: np.ndarray,
+        squares: np.ndarray | None,
+        device: torch.device,
     ) -> None:
         """squares: uint8 (n, 3, M, M); None where a subclass reads them when they are asked for."""
         self.device = device
