@@ -1,6 +1,6 @@
 """Figures: data in, Axes out. Nothing here reads a file or knows a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,7 +10,7 @@ import seaborn as sns
 from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from scanet.colours import BLUE, GREY, ORANGE, limb_colour
@@ -140,3 +140,37 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="y")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2, fontsize=9)
     return ax
+
+
+def roofline(
+    stages: pd.DataFrame, matrix: Mapping[str, float], bandwidth: float, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """A training step against the machine's limits: as a roofline, and the time of each kind of operations.
+
+    stages: of `scanet.bench.report.roofline`, a row a kind with flops, bytes, limit and seconds, for one image.
+    matrix: measured operations a second by number format, 0 where it has none. bandwidth: measured bytes a second.
+    """
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")[1]
+    roof, times = axes = tuple(axes)
+    intensity = np.logspace(0, 4, 200)
+    for (name, rate), style in zip(matrix.items(), (":", "-"), strict=False):
+        if rate:
+            limit = np.minimum(rate, intensity * bandwidth)
+            roof.plot(intensity, limit / 1e9, color="black", linestyle=style, linewidth=1.2, label=f"limit, {name}")
+    total = stages[["flops", "bytes", "seconds"]].sum()
+    points = {"convolutions": (stages.loc["convolution"], BLUE, "o"), "the whole step": (total, ORANGE, "s")}
+    for name, (at, colour, marker) in points.items():
+        roof.plot(at["flops"] / at["bytes"], at["flops"] / at["seconds"] / 1e9, marker, color=colour, label=name)
+    roof.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s")
+    roof.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    roof.yaxis.set_major_formatter("{x:g}")
+    roof.yaxis.set_minor_formatter(NullFormatter())
+    roof.legend(frameon=False)
+    y = -np.arange(len(stages))
+    times.barh(y + 0.2, 1000 * stages["seconds"], 0.36, color=BLUE, label="as it was")
+    times.barh(y - 0.2, 1000 * stages["limit"], 0.36, color=GREY, label="at the limit")
+    times.set(yticks=y, yticklabels=list(stages.index), xlabel="milliseconds an image")
+    times.grid(visible=False, axis="y")
+    times.legend(frameon=False)
+    return axes

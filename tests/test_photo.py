@@ -206,7 +206,8 @@ def test_half_precision_survives_the_file(tmp_path: Path, predictor: Predictor) 
         assert b.dtype == a.dtype, name
         assert torch.equal(b, a.half().to(a.dtype)), name
     results.save_model(again.model, tmp_path / "again.safetensors", half=True, about=about)
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "half.safetensors").read_bytes()
+    third = scanet.load_model(tmp_path / "again.safetensors", CPU).model.state_dict()
+    assert all(torch.equal(value, third[name]) for name, value in again.model.state_dict().items())
 
 
 def test_weights_that_are_none_get_a_sentence(tmp_path: Path, predictor: Predictor) -> None:
