@@ -390,14 +390,15 @@ def _fitting_batch(settings: Settings, store: Store, device: torch.device) -> in
     each = cost.activations(network, settings.input_size, bf16=fast_bf16(device))
     held = 16 * cost.parameters(network)  # weights, gradients, mean squares, one more for the update
     room = memory(device) - held
-    fitting = max(2, int(ACTIVATIONS_SHARE * room / each) * processes.count())
+    fitting = int(ACTIVATIONS_SHARE * room / each) * processes.count()
     share = settings.batch_size // processes.count()
     if share * each > room:
+        remedy = f"a batch_size of {fitting} or less" if fitting >= 2 else "a smaller input_size or fewer channels"
         raise UserError(
-            f"a batch of {share} needs {(share * each + held) / 2**30:.1f} GiB and {describe(device)} has "
-            f"{memory(device) / 2**30:.1f}: give a batch_size of {fitting} or less"
+            f"a batch of {share} needs {(share * each + held) / 2**20:,.0f} MiB and {describe(device)} has "
+            f"{memory(device) / 2**20:,.0f}: give {remedy}"
         )
-    return fitting
+    return max(2, fitting)
 
 
 def _predict(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:
