@@ -272,6 +272,8 @@ def bench(
 ) -> None:
     """Time training and prediction of every row, beside the plain way and the machine's limits.
 
+    On a CPU that has other work to do, OMP_NUM_THREADS=1 makes it read the processor's time and not the wall's.
+
     Example: scanet bench --rows Baseline,ALL
     """
     from scanet import experiment
@@ -304,7 +306,9 @@ def bench(
     print(scaled.to_string(float_format="{:.2f}".format, na_rep=""))
     rates = record["machine"]
     matrix = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["matrix"].items() if rate)
-    print(f"limits measured: {matrix}, {rates['bandwidth'] / 1e9:.1f} GB/s; load {record['load'][0]:.1f} before")
+    print(
+        f"limits measured: {matrix}, {rates['bandwidth'] / 1e9:.1f} GB/s; load {record['load'][0]:.1f} before, {record['clock']} time"
+    )
     print(path)
 
 

@@ -203,6 +203,7 @@ def test_a_missed_target_is_explained_from_the_profile() -> None:
     line = report.targets(slow).loc["training, times the plain way: Baseline"]
     assert not line["met"]
     assert line["why"].startswith("100% of the step is convolution, at 50% of the machine's limit")
+    assert "the ratio would be 0.1;" in line["why"]  # 200 operations a second, 3 x 100 an image, 9 images a second
 
 
 def test_a_benchmarks_record_is_plain_and_speaks_of_every_target(

@@ -17,13 +17,23 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
+def clock(device: torch.device) -> str:
+    """What `seconds` reads: "processor" where one thread does everything, else "wall".
+
+    The processor's time of one thread is what the wall's would be on a machine with nothing else to do; several
+    threads wait for each other, and a GPU works beside the processor.
+    """
+    return "processor" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+
+
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The time that `work` takes, until the device has done it."""
+    """The time that `work` takes, until the device has done it, by the device's `clock`."""
+    now = time.process_time if clock(device) == "processor" else time.perf_counter
     synchronize(device)
-    start = time.perf_counter()
+    start = now()
     work()
     synchronize(device)
-    return time.perf_counter() - start
+    return now() - start
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 8) -> float:
