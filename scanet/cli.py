@@ -306,9 +306,8 @@ def bench(
     print(scaled.to_string(float_format="{:.2f}".format, na_rep=""))
     rates = record["machine"]
     matrix = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["matrix"].items() if rate)
-    print(
-        f"limits measured: {matrix}, {rates['bandwidth'] / 1e9:.1f} GB/s; load {record['load'][0]:.1f} before, {record['clock']} time"
-    )
+    print(f"limits measured: {matrix}, {rates['bandwidth'] / 1e9:.1f} GB/s")
+    print(f"load {record['load'][0]:.1f} before; time by the {record['clock']}'s clock")
     print(path)
 
 
