@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from scanet.colours import BLUE, GREY, ORANGE, limb_colour
+from scanet.colours import BLUE, GREEN, GREY, ORANGE, limb_colour
 from scanet.inference import Example
 from scanet.skeleton import Skeleton
 
