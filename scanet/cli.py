@@ -255,5 +255,127 @@ def submit(
     print(f"{persons} persons in {images} test images: {output}")
 
 
+@app.command()
+def predict(
+    photos: Annotated[list[Path], typer.Argument(help="Photographs of any kind.")],
+    box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="X Y W H", help="The person's box: its top left corner, width and height, pixels."),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help='A json of boxes: {"photo.jpg": [[x, y, w, h], ...]}, from any detector.')
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A run's folder, or a file of `scanet export`. Default: the package's model.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder for the pictures and the json files.")] = Path("poses"),
+    tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu. Default: the best there is.")] = None,
+) -> None:
+    """Find the joints of the persons in photographs: for each a picture with skeletons, and a json.
+
+    There is no detector here. Without boxes each whole picture is taken as one person's.
+
+    Example: scanet predict photo.jpg --box 120 40 200 480
+    """
+    from scanet import experiment, photo
+    from scanet.device import describe, pick_device
+
+    settings = resolve(tta=tta)
+    if box is not None and boxes is not None:
+        raise UserError("both --box and --boxes are given: give one of them")
+    if box is not None and len(photos) > 1:
+        raise UserError(f"--box is for one photo and there are {len(photos)}: give --boxes FILE.json")
+    listed = photo.read_boxes(boxes) if boxes is not None else None
+    predictor = photo.load_model(model, pick_device(device))
+    print(f"Device: {describe(predictor.device)}. Model: {predictor.name}")
+    if box is None and boxes is None:
+        print(
+            "scanet: each whole picture is taken as one person's; where there are several people, or one who is "
+            "small, boxes are needed: give --box or --boxes",
+            file=sys.stderr,
+        )
+    failed = experiment.predict_photos(
+        photos, [box] if box is not None else listed, predictor, settings.tta, output,
+        lambda path, picture, count: print(f"{path}: {count} person{'s' * (count != 1)}, {picture}"),
+    )  # fmt: skip
+    if failed:
+        raise UserError(f"{failed} of {len(photos)} photos could not be done: see above")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    output: Annotated[Path, typer.Option(help="The file to write; its card README.md is put beside it.")] = Path(
+        "exported/scanet.safetensors"
+    ),
+    data: Annotated[
+        str | None, typer.Option(help="The data set's folder, or a store. Default: the preset's.")
+    ] = None,
+) -> None:
+    """Write a run's network in half precision with its model card, and measure what that costs.
+
+    Example: scanet export experiments/results/lspet/ablation/SSA-s0 --output scanet/weights/scanet.safetensors
+    """
+    from scanet import experiment
+
+    full, half = experiment.export(run, output, data)
+    print(f"{output}, {output.stat().st_size / 1e6:.2f} MB: PCKh {half:.2f} in half precision, {full:.2f} in full")
+
+
+@app.command()
+def bench(
+    preset: Annotated[str, typer.Option(help=f"The network's size: {', '.join(PRESETS)}.")] = "paper",
+    rows: Annotated[str | None, typer.Option(help="Rows of Table 2, with commas. Default: all of them.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 3,
+    stacks: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Pixels. Default: the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: 4 on a CPU, 32 elsewhere.")] = None,
+    data: Annotated[str | None, typer.Option(help="A store of the preset's data. Default: drawn persons.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu. Default: the best there is.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time training and prediction of every row, beside the plain way and the machine's limits.
+
+    On a CPU that has other work to do, OMP_NUM_THREADS=1 makes it read the processor's time and not the wall's.
+
+    Example: scanet bench --rows Baseline,ALL
+    """
+    from scanet import experiment
+    from scanet.bench import report
+    from scanet.device import describe, pick_device
+
+    where = pick_device(device)
+    settings = resolve(
+        preset=preset, data=data, stacks=stacks, channels=channels, input_size=input_size,
+        batch_size=batch_size or (4 if where.type == "cpu" else 32),
+    )  # fmt: skip
+    modules = [resolve(module=name.strip()).module for name in rows.split(",")] if rows else list(ROWS)
+    if not as_json:
+        print(f"Device: {describe(where)}")
+    record, path = experiment.bench(settings, modules, rounds, where, progress=not as_json)
+    if as_json:
+        print(json.dumps(record, indent=2))
+        return
+    print("\nImages a second")
+    print(report.rates(record).to_string(float_format="{:.2f}".format, na_rep=""))
+    print()
+    for what, line in report.targets(record).iterrows():
+        met = "met" if line["met"] else f"missed: {line['why']}"
+        print(f"{what}: {line['value']:.2f}, {line['target']}: {met}")
+    print("\nA training step of the first row, for one image")
+    table = report.roofline(record)
+    scaled = table.assign(flops=table["flops"] / 1e9, bytes=table["bytes"] / 1e6)
+    scaled[["limit", "seconds"]] *= 1000
+    scaled = scaled.rename(columns={"flops": "GFLOP", "bytes": "MB", "limit": "limit (ms)", "seconds": "seen (ms)"})
+    print(scaled.to_string(float_format="{:.2f}".format, na_rep=""))
+    rates = record["machine"]
+    matrix = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["matrix"].items() if rate)
+    print(f"limits measured: {matrix}, {rates['bandwidth'] / 1e9:.1f} GB/s")
+    print(f"load {record['load'][0]:.1f} before; time by the {record['clock']}'s clock")
+    print(path)
+
+
 if __name__ == "__main__":
     main()

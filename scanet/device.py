@@ -4,17 +4,26 @@ import ctypes
 import os
 import resource
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+from scanet.files import UserError
 
-def pick_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU. Of several GPUs, the one that this process's launcher gives it."""
-    if torch.cuda.is_available():
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device of that name (cuda, mps, cpu), by default the best there is; of several GPUs the launcher's.
+
+    Raises UserError if it is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = [device for device, available in there.items() if available]
+    if name is not None and name not in found:
+        raise UserError(f"this torch finds no device {name!r} on this machine: choose one of {', '.join(found)}")
+    if (name or found[0]) == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device(name or found[0])
 
 
 def describe(device: torch.device) -> str:
@@ -42,6 +51,25 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def memory(device: torch.device) -> int:
+    """Bytes that a run may hope for: what CUDA has free, else all that the machine has."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def within_memory(device: torch.device, remedy: str) -> Iterator[None]:
+    """Whatever the device says when its memory is full becomes one sentence, which ends in the remedy."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not full:
+            raise
+        raise UserError(f"the memory of {describe(device)} is full: {remedy}") from error
 
 
 def keep_freed_memory() -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from scanet import cost, processes, results, submission
+from scanet import card, cost, processes, results, submission, tables
+from scanet.bench import machine, measure
 from scanet.config import (
     EPHEMERAL,
     RECIPE,
@@ -32,12 +34,13 @@ from scanet.data.loader import Persons
 from scanet.data.person import Reading
 from scanet.data.store import Report, Store, fill
 from scanet.data.transforms import GREY, to_input
-from scanet.device import describe, peak_memory, pick_device
-from scanet.files import UserError, data_folder, home
+from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
+from scanet.files import UserError, data_folder, home, results_folder, whole_file, write_json
 from scanet.inference import Example, Predictions, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
-from scanet.plan import Plan, measure
+from scanet.photo import Box, Predictor, as_dict, draw, read
+from scanet.plan import Plan, estimate
 from scanet.predictions import read_predictions, read_truth
 from scanet.results import Measurement, Record
 from scanet.skeleton import LSP, MPII, SKELETONS
@@ -214,7 +217,7 @@ def plan(stages: Sequence[Settings]) -> Plan:
     settings = stages[0]
     path = store_path(settings)
     named = settings.data is not None and settings.data.endswith(".h5")
-    return measure(stages, _right_store(path, settings) if named or path.is_file() else None)
+    return estimate(stages, _right_store(path, settings) if named or path.is_file() else None)
 
 
 def _print_plan(stages: Sequence[Settings]) -> None:
@@ -385,7 +388,8 @@ def _train(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     initial = _trained(start) if start is not None else None
-    model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
+    with within_memory(device, f"give a batch_size of {_fitting_batch(settings, store, device)} or less"):
+        model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
     if processes.rank() > 0:
         return
     rows = store.indices("valid")[: settings.limit]
@@ -429,6 +433,31 @@ def _train(
     results.write(folder, run, history, model, predictions["flip"], columns)
     checkpoint.unlink()
     checkpoint.parent.rmdir()
+
+
+#: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces.
+ACTIVATIONS_SHARE = 0.7
+
+
+def _fitting_batch(settings: Settings, store: Store, device: torch.device) -> int:
+    """A batch size that fits into the device's memory, by the counted bytes that the backward pass needs.
+
+    Raises:
+        UserError: the settings' own batch cannot fit, as it needs more than all the memory for that alone.
+    """
+    network = settings.network(len(store.skeleton.joints))
+    each = cost.activations(network, settings.input_size, bf16=fast_bf16(device))
+    held = 16 * cost.parameters(network)  # weights, gradients, mean squares, one more for the update
+    room = memory(device) - held
+    fitting = int(ACTIVATIONS_SHARE * room / each) * processes.count()
+    share = settings.batch_size // processes.count()
+    if share * each > room:
+        remedy = f"a batch_size of {fitting} or less" if fitting >= 2 else "a smaller input_size or fewer channels"
+        raise UserError(
+            f"a batch of {share} needs {(share * each + held) / 2**20:,.0f} MiB and {describe(device)} has "
+            f"{memory(device) / 2**20:,.0f}: give {remedy}"
+        )
+    return max(2, fitting)
 
 
 def _predict(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:
@@ -513,6 +542,119 @@ def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> t
     found = _predict(model.to(device), persons, record.settings["input_size"], tta, progress=True)
     images = submission.write(output, mat, dict(zip(keys, found.joints, strict=True)))
     return images, len(rows)
+
+
+def predict_photos(
+    photos: Sequence[Path],
+    boxes: Sequence[Box] | Mapping[str, Sequence[Box]] | None,
+    predictor: Predictor,
+    tta: Tta,
+    output: Path,
+    on_done: Callable[[Path, Path, int], object] = lambda *_: None,
+) -> int:
+    """Write `<name>-pose.jpg` and `<name>-pose.json` into `output` for each photograph; how many could not be done.
+
+    boxes: of every photograph alike; or by file name; None takes each whole picture as one person's. A photograph
+    that cannot be done is named on stderr and the others go on.
+
+    Raises:
+        UserError: two of the photographs would be written to the same place.
+    """
+    names = Counter(path.stem for path in photos)
+    double = [name for name, count in names.items() if count > 1]
+    if double:
+        raise UserError(f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls")
+    failed = 0
+    for path in photos:
+        try:
+            here = _boxes_of(path, boxes) if isinstance(boxes, Mapping) else boxes
+            photo = read(path)
+            with within_memory(predictor.device, "give the boxes in several calls, or a smaller model"):
+                poses = predictor(photo, here, tta)
+        except UserError as error:
+            print(f"scanet: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        picture = output / f"{path.stem}-pose.jpg"
+        with whole_file(picture) as temporary:
+            draw(photo, poses, predictor.skeleton).save(temporary, "JPEG", quality=92, subsampling=0)
+        about = {"photo": path.name, "model": predictor.name, "tta": tta}
+        write_json(picture.with_suffix(".json"), about | as_dict(poses, photo, predictor.skeleton))
+        on_done(path, picture, len(poses))
+    return failed
+
+
+def _boxes_of(path: Path, boxes: Mapping[str, Sequence[Box]]) -> Sequence[Box]:
+    for name in (str(path), path.name):
+        if name in boxes:
+            return boxes[name]
+    raise UserError(f"{path} is not in the json of boxes: add its name, with [] if nobody is in it")
+
+
+#: Persons whom a benchmark draws where it is given no store.
+BENCH_PERSONS = 64
+
+
+def bench(
+    settings: Settings, modules: Sequence[str], rounds: int, device: torch.device, *, progress: bool = True
+) -> tuple[dict[str, Any], Path]:
+    """Measure the rows `modules` and write the record under `experiments/results/bench/<device>/`.
+
+    settings.data: a store of the settings' data set; None draws a few persons, which are enough for the clock. The
+    first of the rows, and the row ALL, are trained in the plain way too.
+    """
+    start = time.perf_counter()
+    if settings.data is None:
+        drawn = replace(settings, dataset="synthetic", synthetic_train=BENCH_PERSONS, synthetic_valid=2)
+        store = open_store(drawn, progress=progress)
+    else:
+        store = open_store(settings, progress=progress)
+    found = measure.measure(
+        measure.rows_of(settings, modules), store, (modules[0], "ALL"), rounds, device, progress=progress
+    )
+    record = {
+        **found,
+        "data": {"dataset": store.dataset, "fingerprint": store.fingerprint},
+        "seconds": time.perf_counter() - start,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results.provenance(),
+    }
+    name = f"{settings.stacks}-stacks-{settings.channels}-channels-{settings.input_size}-pixels.json"
+    path = results_folder() / "bench" / machine.slug(device) / name
+    write_json(path, record)
+    return record, path
+
+
+def export(run_folder: Path, output: Path, data: str | None = None, *, progress: bool = True) -> tuple[float, float]:
+    """Write a finished run's network in half precision to `output`, and its card, README.md, beside it.
+
+    Returns the validation persons' mean PCKh by flip test with 32-bit and with 16-bit weights, percent.
+
+    Raises:
+        UserError: the weights or the photographs are not on this machine, or the README.md there is no such card.
+    """
+    record = _finished(run_folder)
+    readme = output.with_name("README.md")
+    if readme.exists() and not readme.read_text(encoding="utf-8").startswith(card.TITLE):
+        raise UserError(f"{readme} is no model card, and would be lost: give --output in a folder of its own")
+    settings = record.settings
+    again = {name: settings[name] for name in ("synthetic_train", "synthetic_valid") if name in settings}
+    store = open_store(resolve(preset=settings["preset"], data=data, **again), progress=progress)
+    rows, device, size = record.predictions()["row"], pick_device(), settings["input_size"]
+    persons = Persons(store, rows, device)
+    model = _trained(record)
+    with whole_file(output) as temporary:
+        about = {"input_size": str(size), "run": record.name, "key": record.run["key"]}
+        results.save_model(model, temporary, half=True, about=about)
+        both = [
+            scores(_predict(network.to(device), persons, size, "flip", progress=progress), store, rows)
+            for network in (model, results.load_model(temporary))
+        ]
+        text = card.card(record, both[0], both[1], temporary.stat().st_size)
+    with whole_file(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    full, half = (found.row(tables.CONVENTION)["Mean"] for found in both)
+    return full, half
 
 
 def _finished(run_folder: Path) -> Record:

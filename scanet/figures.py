@@ -1,6 +1,6 @@
 """Figures: data in, Axes out. Nothing here reads a file or knows a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,14 +10,13 @@ import seaborn as sns
 from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from scanet.colours import BLUE, GREEN, GREY, ORANGE, limb_colour
 from scanet.inference import Example
 from scanet.skeleton import Skeleton
 
-# Okabe and Ito's colours can be told apart by colour-blind readers.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 STYLE: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
@@ -69,8 +68,7 @@ def pose(
         ends = skeleton.index(first, second)
         if truth is not None:
             ax.plot(*truth[ends].T, color="white", linewidth=3.5, alpha=0.6, solid_capstyle="round")
-        side = {"l": BLUE, "r": ORANGE}.get(first[0] if first[1] == "-" else "", GREEN)
-        ax.plot(*joints[ends].T, color=side, linewidth=2, solid_capstyle="round")
+        ax.plot(*joints[ends].T, color=limb_colour((first, second)), linewidth=2, solid_capstyle="round")
     return _bare(ax, image)
 
 
@@ -182,3 +180,37 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="y")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2, fontsize=9)
     return ax
+
+
+def roofline(
+    stages: pd.DataFrame, matrix: Mapping[str, float], bandwidth: float, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """A training step against the machine's limits: as a roofline, and the time of each kind of operations.
+
+    stages: of `scanet.bench.report.roofline`, a row a kind with flops, bytes, limit and seconds, for one image.
+    matrix: measured operations a second by number format, 0 where it has none. bandwidth: measured bytes a second.
+    """
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")[1]
+    roof, times = axes = tuple(axes)
+    intensity = np.logspace(0, 4, 200)
+    for (name, rate), style in zip(matrix.items(), (":", "-"), strict=False):
+        if rate:
+            limit = np.minimum(rate, intensity * bandwidth)
+            roof.plot(intensity, limit / 1e9, color="black", linestyle=style, linewidth=1.2, label=f"limit, {name}")
+    total = stages[["flops", "bytes", "seconds"]].sum()
+    points = {"convolutions": (stages.loc["convolution"], BLUE, "o"), "the whole step": (total, ORANGE, "s")}
+    for name, (at, colour, marker) in points.items():
+        roof.plot(at["flops"] / at["bytes"], at["flops"] / at["seconds"] / 1e9, marker, color=colour, label=name)
+    roof.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s")
+    roof.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    roof.yaxis.set_major_formatter("{x:g}")
+    roof.yaxis.set_minor_formatter(NullFormatter())
+    roof.legend(frameon=False)
+    y = -np.arange(len(stages))
+    times.barh(y + 0.2, 1000 * stages["seconds"], 0.36, color=BLUE, label="as it was")
+    times.barh(y - 0.2, 1000 * stages["limit"], 0.36, color=GREY, label="at the limit")
+    times.set(yticks=y, yticklabels=list(stages.index), xlabel="milliseconds an image")
+    times.grid(visible=False, axis="y")
+    times.legend(frameon=False)
+    return axes

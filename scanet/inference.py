@@ -11,7 +11,7 @@ from torch import Tensor
 from scanet.config import Tta
 from scanet.data import transforms
 from scanet.data.heatmaps import decode, mirror
-from scanet.data.loader import Persons
+from scanet.data.loader import Squares
 from scanet.device import autocast
 from scanet.model import SCANet
 from scanet.skeleton import SKELETONS
@@ -59,7 +59,7 @@ def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) 
 @torch.inference_mode()
 def predict(
     model: SCANet,
-    persons: Persons,
+    persons: Squares,
     *,
     size: int,
     tta: Tta,

@@ -94,7 +94,7 @@ class Plan:
         return "\n".join([f"What preset {self.preset} needs here:", *(f"  {a:<{width}}  {b}" for a, b in lines)])
 
 
-def measure(stages: Sequence[Settings], store: Store | None) -> Plan:
+def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
     """The plan of trainings, one after another, that differ in length alone.
 
     store: their data, for its counts and a few of its persons; None where it is not at hand: then drawn persons stand

@@ -267,12 +267,14 @@ def one_preset(records: Sequence[Record]) -> str:
     return presets.pop()
 
 
-def save_model(model: SCANet, path: Path) -> None:
-    """Weights as safetensors; the network's configuration is the file's metadata."""
+def save_model(model: SCANet, path: Path, *, half: bool = False, about: Mapping[str, str] | None = None) -> None:
+    """Weights as safetensors; the network's configuration is the file's metadata. half: 16 bits for a weight."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     network = asdict(model.config)
     row = next(name for name, row in ROWS.items() if row == model.config.row)
-    save_file(tensors, path, metadata={"network": json.dumps(network | {"row": row})})
+    save_file(tensors, path, metadata={**(about or {}), "network": json.dumps(network | {"row": row})})
 
 
 def load_model(path: Path) -> SCANet:

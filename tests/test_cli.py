@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from scanet import cli
 from scanet.config import Network
 from scanet.cost import flops
+from scanet.skeleton import LSP
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,6 +115,18 @@ def test_evaluate_prints_the_golden_numbers(
         (["prepare", "rehearsal", "new", "--share", "2"], "share is 2.0: allowed is a value from 0.001 to 1.0"),
         (["plan", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["evaluate", ".", "--tta", "six"], "tta is 'six': allowed are none, flip, six-scale"),
+        (["predict", "a.jpg", "--tta", "six"], "tta is 'six': allowed are none, flip, six-scale"),
+        (["predict", "a.jpg", "--model", "nowhere"], "there are no weights nowhere: give a file that"),
+        (
+            ["predict", "a.jpg", "--device", "abacus"],
+            "this torch finds no device 'abacus' on this machine: choose",
+        ),
+        (["predict", "a.jpg", "b.jpg", "--box", "1", "2", "3", "4"], "--box is for one photo and there are 2"),
+        (["predict", "a.jpg", "--box", "1", "2", "3", "4", "--boxes", "b.json"], "both --box and --boxes are given"),
+        (["predict", "a.jpg", "--boxes", "nowhere.json"], "nowhere.json: there is no such file"),
+        (["export", "nowhere"], "nowhere holds no run.json: give the folder of a finished run"),
+        (["bench", "--rows", "SSA,SSSA"], "module 'SSSA' is no row of Table 2"),
+        (["bench", "--preset", "lspet", "--data", "nowhere.h5"], "nowhere.h5 does not exist: make it with"),
     ],
 )
 def test_bad_input_gets_a_sentence(
@@ -142,6 +158,106 @@ def test_train_prepare_and_evaluate_a_run(
     assert told.startswith("split       read\ntrain         32\nvalid         16\n48 persons in ")
     assert call(monkeypatch, "evaluate", str(folder), "--data", str(store), "--json") == 0
     assert json.loads(capsys.readouterr().out)["persons"] == 16
+
+
+def test_predict_does_what_it_can_and_says_what_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.png", "two.jpg"):
+        Image.effect_noise((120, 90), 80).save(name)
+    Path("broken.jpg").write_text("no picture")
+    assert call(monkeypatch, "predict", "one.png", "broken.jpg", "two.jpg") == 1
+    told = capsys.readouterr()
+    assert "Device: " in told.out.splitlines()[0]
+    assert "one.png: 1 person, poses/one-pose.jpg" in told.out
+    warning, broken, last = told.err.splitlines()
+    assert "for several people" in warning or "boxes are needed" in warning
+    assert broken.startswith("scanet: broken.jpg cannot be read as a picture")
+    assert last == "scanet: 1 of 3 photos could not be done: see above"
+    assert sorted(path.name for path in Path("poses").iterdir()) == [
+        "one-pose.jpg", "one-pose.json", "two-pose.jpg", "two-pose.json",
+    ]  # fmt: skip
+    with Image.open("poses/two-pose.jpg") as drawn:
+        assert drawn.size == (120, 90)
+    found = json.loads(Path("poses/one-pose.json").read_text())
+    (person,) = found["persons"]
+    assert person["box"] == [0, 0, 120, 90]
+    assert set(person["joints"]) == set(LSP.joints)
+    Path("boxes.json").write_text(json.dumps({"one.png": [[10, 10, 50, 70], [60, 5, 40, 80]], "two.jpg": []}))
+    files = ("one.png", "two.jpg", "--boxes", "boxes.json", "--output", "boxed", "--tta", "none")
+    assert call(monkeypatch, "predict", *files) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "2 persons" in told.out
+    assert "0 persons" in told.out
+    assert call(monkeypatch, "predict", "one.png", "broken.jpg", "--boxes", "boxes.json") == 1
+    assert "broken.jpg is not in the json of boxes" in capsys.readouterr().err
+    assert call(monkeypatch, "predict", "one.png", "there/one.jpg") == 1
+    assert "2 of the photos are called one: give them in separate calls" in capsys.readouterr().err
+
+
+def test_a_runs_network_is_exported_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny") == 0
+    run = "experiments/results/tiny/ablation/Baseline-s0"
+    assert call(monkeypatch, "export", run) == 0
+    assert "MB: PCKh" in capsys.readouterr().out
+    card = Path("exported/README.md").read_text(encoding="utf-8")
+    mean = json.loads(Path(run, "run.json").read_text())["metrics"]["flip"]["rows"]["plain"]["Mean"]
+    assert f"{mean:.2f} |" in next(line for line in card.splitlines() if line.startswith("| 32-bit weights"))
+    assert "**synthetic**" in card
+    assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 118
+    Image.effect_noise((120, 90), 80).save("a.png")
+    for model in ("exported/scanet.safetensors", run):
+        assert call(monkeypatch, "predict", "a.png", "--model", model) == 0
+        assert "Model: tiny/ablation/Baseline-s0" in capsys.readouterr().out
+    assert call(monkeypatch, "export", run) == 0  # again, over its own card
+    Path("exported/README.md").write_text("# My notes\n")
+    assert call(monkeypatch, "export", run) == 1
+    assert "README.md is no model card, and would be lost" in capsys.readouterr().err
+    assert Path("exported/README.md").read_text() == "# My notes\n"
+
+
+def test_bench_prints_its_tables_and_writes_its_record(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scanet.bench.measure.SHORTEST", 0.0)
+    monkeypatch.setattr("scanet.bench.machine.matrix_rate", lambda *_: 1e11)
+    monkeypatch.setattr("scanet.bench.machine.bandwidth", lambda *_: 1e10)
+    assert call(monkeypatch, "bench", "--preset", "tiny", "--rows", "Baseline", "--rounds", "1") == 0
+    printed = capsys.readouterr().out
+    for part in ("training, fixed batch", "times the plain way: Baseline:", "normalisation", "100 GFLOP/s, "):
+        assert part in printed, part
+    (path,) = (at_home / "experiments/results/bench").glob("*/1-stacks-16-channels-64-pixels.json")
+    assert json.loads(path.read_text())["data"]["dataset"] == "synthetic"
+    assert str(path) in printed
+
+
+def test_full_memory_is_a_sentence_with_a_batch_that_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("scanet.experiment.train", full)
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny") == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    found = re.fullmatch(r"scanet: the memory of cpu.* is full: give a batch_size of (\d+) or less", message)
+    assert found
+    assert int(found[1]) >= 8
+
+
+def test_a_batch_that_cannot_fit_is_refused_before_it_starts(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scanet.experiment.memory", lambda _: 2 * 2**20)
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--epochs", "1") == 1
+    assert "a batch of 8 needs" in (refused := capsys.readouterr().err.splitlines()[-1])
+    assert re.search(r"MiB and cpu.* has 2: give (a batch_size of \d or less|a smaller input_size)", refused)
+    assert not (at_home / "experiments/results").exists()
 
 
 def test_help_and_settings_need_no_torch() -> None:

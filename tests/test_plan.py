@@ -14,7 +14,7 @@ from scanet.config import Settings, final_stages, resolve
 from scanet.data.loader import Persons, fits
 from scanet.data.store import Store
 from scanet.files import UserError
-from scanet.plan import Plan, Stage, duration, measure, size
+from scanet.plan import Plan, Stage, duration, estimate, size
 
 CPU = torch.device("cpu")
 
@@ -40,7 +40,7 @@ def paper_like(**changes: object) -> Settings:
 
 def test_the_whole_follows_from_what_was_measured() -> None:
     """Without data: MPII's counts, and the paper's length."""
-    found = measure([paper_like()], None)
+    found = estimate([paper_like()], None)
     (stage,) = found.stages
     assert found.persons == {"train": 22_246, "valid": 2_958, "test": 11_731}
     assert (stage.title, stage.epochs, stage.steps) == ("MSFI+SSA", 250, 22_246 // 4)
@@ -58,7 +58,7 @@ def test_the_whole_follows_from_what_was_measured() -> None:
 
 def test_both_stages_of_the_final_model() -> None:
     stages = final_stages(paper_like(train_on="train+valid", limit=40))
-    found = measure(stages, None)
+    found = estimate(stages, None)
     assert [stage.title for stage in found.stages] == ["MSFI+BDMP+SCA", "MSFI+ALL"]
     assert [stage.epochs for stage in found.stages] == [250, 10]
     assert [stage.steps for stage in found.stages] == [20, 20]  # 40 persons of each split

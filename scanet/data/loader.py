@@ -27,7 +27,46 @@ class Batch:
     index: Tensor
 
 
-class Persons:
+class Squares:
+    """Persons' squares in a device's memory, and where they lie in their photographs: what prediction needs.
+
+    center (n, 2), scale (n,), zoom (n,): as in `Person` and the store.
+    """
+
+    def __init__(
+        self,
+        center: np.ndarray,
+        scale: np.ndarray,
+        zoom: np.ndarray,
+        squares: np.ndarray | None,
+        device: torch.device,
+    ) -> None:
+        """squares: uint8 (n, 3, M, M); None where a subclass reads them when they are asked for."""
+        self.device = device
+        self.center, self.scale, self.zoom = self._column(center), self._column(scale), self._column(zoom)
+        self._squares = None if squares is None else torch.from_numpy(squares).to(device)
+
+    def _column(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+    def __len__(self) -> int:
+        return len(self.center)
+
+    def squares(self, batches: list[Tensor]) -> Iterator[list[UInt8[Tensor, "3 m m"]]]:
+        """The stored squares of each batch of positions, in order, on the device."""
+        assert self._squares is not None
+        for index in batches:
+            yield [self._squares[i] for i in index.tolist()]
+
+    def images(
+        self, squares: list[UInt8[Tensor, "3 m m"]], index: Tensor, size: int, boxes: float = 1.0
+    ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 2 2"]]:
+        """The network's input without augmentation, so many of the person's boxes wide, and the warp's matrix."""
+        matrix = transforms.crop_matrix(self.scale[index] * boxes, self.zoom[index], size)
+        return transforms.warp(squares, matrix, size) - transforms.GREY, matrix
+
+
+class Persons(Squares):
     """The stored squares and annotations of `rows`, decoded once into the device's memory if they fit there.
 
     Where they do not, a thread decodes the next batch while the device works on this one.
@@ -35,28 +74,19 @@ class Persons:
 
     def __init__(self, store: Store, rows: np.ndarray, device: torch.device, *, cached: bool | None = None) -> None:
         """cached: whether to keep the squares in the device's memory; None: if they fit."""
-        self.store, self.rows, self.device = store, rows, device
+        self.store, self.rows = store, rows
         self.skeleton = store.skeleton
-
-        def column(values: np.ndarray) -> Tensor:
-            return torch.as_tensor(values[rows], dtype=torch.float32, device=device)
-
-        self.center, self.scale = column(store.center), column(store.scale)
-        self.zoom, self.joints = column(store.zoom), column(store.joints)
         keep = fits(len(rows), store.canvas, device) if cached is None else cached
-        self._squares = self._read(np.arange(len(rows))).to(device) if keep else None
-
-    def __len__(self) -> int:
-        return len(self.rows)
+        squares = store.crops(rows) if keep else None
+        super().__init__(store.center[rows], store.scale[rows], store.zoom[rows], squares, device)
+        self.joints = self._column(store.joints[rows])
 
     def _read(self, positions: np.ndarray) -> UInt8[Tensor, "b 3 m m"]:
         return torch.from_numpy(self.store.crops(self.rows[positions]))
 
     def squares(self, batches: list[Tensor]) -> Iterator[list[UInt8[Tensor, "3 m m"]]]:
-        """The stored squares of each batch of positions, in order, on the device."""
         if self._squares is not None:
-            for index in batches:
-                yield [self._squares[i] for i in index.tolist()]
+            yield from super().squares(batches)
             return
         with ThreadPoolExecutor(1) as reader:
             pending = [reader.submit(self._read, index.numpy()) for index in batches[:1]]
@@ -66,13 +96,6 @@ class Persons:
                 if following is not None:
                     pending.append(reader.submit(self._read, following.numpy()))
                 yield list(squares.to(self.device))
-
-    def images(
-        self, squares: list[UInt8[Tensor, "3 m m"]], index: Tensor, size: int, boxes: float = 1.0
-    ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 2 2"]]:
-        """The network's input without augmentation, so many of the person's boxes wide, and the warp's matrix."""
-        matrix = transforms.crop_matrix(self.scale[index] * boxes, self.zoom[index], size)
-        return transforms.warp(squares, matrix, size) - transforms.GREY, matrix
 
     def training_batches(
         self, settings: Settings, order: Int[Tensor, "batches b"], augmentation: transforms.Augmentation

@@ -174,28 +174,46 @@ def _cut(photograph: Path, persons: Sequence[Person], resolution: int) -> _Cut:
 
 def _square(picture: Image.Image, person: Person, resolution: int) -> tuple[bytes, tuple[int, int]]:
     """The person's JPEG, empty if the square lies outside the photograph, and its corner on the canvas."""
-    zoom = _zoom(person, resolution)
-    reach = min(MARGIN * 100 * person.scale * zoom, float(resolution))
+    part, corner = cut_square(picture, person.center, person.scale, resolution)
+    if part is None:
+        return b"", corner
+    buffer = io.BytesIO()
+    part.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue(), corner
+
+
+def cut_square(
+    picture: Image.Image, center: tuple[float, float], scale: float, resolution: int
+) -> tuple[Image.Image | None, tuple[int, int]]:
+    """The part of a person's canvas that the photograph covers, None if it covers none, and its corner (x, y)."""
+    zoom = zoom_of(scale, resolution)
+    reach = min(MARGIN * 100 * scale * zoom, float(resolution))
     corner, size, low, high = [], [], [], []
-    for center, length in zip(person.center, picture.size, strict=True):
+    for middle, length in zip(center, picture.size, strict=True):
         # Whole canvas pixels, none of them half outside the photograph; the allowance is for rounding.
-        first = max(math.ceil((-0.5 - center) * zoom - 1e-6), math.floor(-reach))
-        last = min(math.floor((length - 0.5 - center) * zoom + 1e-6), math.ceil(reach))
+        first = max(math.ceil((-0.5 - middle) * zoom - 1e-6), math.floor(-reach))
+        last = min(math.floor((length - 0.5 - middle) * zoom + 1e-6), math.ceil(reach))
         corner.append(first + resolution)
         size.append(last - first)
-        low.append(max(first / zoom + center + 0.5, 0.0))
-        high.append(min(last / zoom + center + 0.5, float(length)))
+        low.append(max(first / zoom + middle + 0.5, 0.0))
+        high.append(min(last / zoom + middle + 0.5, float(length)))
     if min(size) <= 0:
-        return b"", (0, 0)
+        return None, (0, 0)
     box = (low[0], low[1], high[0], high[1])
-    cut = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS, box=box)
-    buffer = io.BytesIO()
-    cut.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue(), (corner[0], corner[1])
+    part = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS, box=box)
+    return part, (corner[0], corner[1])
 
 
-def _zoom(person: Person, resolution: int) -> float:
-    return min(1.0, resolution / (200 * person.scale))
+def paste(canvas: np.ndarray, part: Image.Image, corner: np.ndarray | tuple[int, int]) -> None:
+    """Put what `cut_square` gave onto the canvas, uint8 (3, M, M)."""
+    pixels = np.asarray(part)
+    x, y = corner
+    canvas[:, y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels.transpose(2, 0, 1)
+
+
+def zoom_of(scale: float, resolution: int) -> float:
+    """Canvas pixels per pixel of the photograph, at most 1."""
+    return min(1.0, resolution / (200 * scale))
 
 
 def _sha256(*parts: bytes) -> str:
@@ -281,7 +299,7 @@ def _write_annotations(
     file["visible"] = np.stack([p.visible for p in persons]).astype(bool)
     file["head_size"] = np.array([p.head_size for p in persons], np.float64)
     file["index"] = np.array([p.index for p in persons], np.int32)
-    file["zoom"] = np.array([_zoom(p, resolution) for p in persons])
+    file["zoom"] = np.array([zoom_of(p.scale, resolution) for p in persons])
     file.create_dataset("image", data=[p.image for p in persons], dtype=text)
     file.create_dataset("split", data=[p.split for p in persons], dtype=text)
     file.create_dataset("skipped", data=np.array(skipped, object).reshape(-1, 2), dtype=text)
@@ -351,9 +369,7 @@ class Store:
         def decode(number: int) -> None:
             if jpegs[number]:
                 with Image.open(io.BytesIO(jpegs[number])) as opened:
-                    pixels = np.asarray(opened)
-                x, y = self.offset[rows[number]]
-                out[number, :, y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels.transpose(2, 0, 1)
+                    paste(out[number], opened, self.offset[rows[number]])
 
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             list(pool.map(decode, range(len(rows))))

@@ -1,0 +1,96 @@
+"""What the machine can do at most, measured: multiplying matrices, copying memory; and how busy it is."""
+
+import ctypes
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
+def clock(device: torch.device) -> str:
+    """What `seconds` reads: "processor" where one thread does everything, else "wall".
+
+    The processor's time of one thread is what the wall's would be on a machine with nothing else to do; several
+    threads wait for each other, and a GPU works beside the processor.
+    """
+    return "processor" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The time that `work` takes, until the device has done it, by the device's `clock`."""
+    now = time.process_time if clock(device) == "processor" else time.perf_counter
+    synchronize(device)
+    start = now()
+    work()
+    synchronize(device)
+    return now() - start
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 8) -> float:
+    """Operations a second in the product of two square matrices, a multiply-add being two; the best of `repeats`."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.rand(n, n, device=device).to(dtype) for _ in range(2))
+    return 2 * n**3 / min(seconds(lambda: a @ b, device) for _ in range(repeats))
+
+
+def bandwidth(device: torch.device, repeats: int = 8) -> float:
+    """Bytes a second, read and written, in a copy that no cache holds; the best of `repeats`."""
+    source = torch.zeros(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / min(seconds(lambda: target.copy_(source), device) for _ in range(repeats))
+
+
+def name(device: torch.device) -> str:
+    """The processor's name, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def slug(device: torch.device) -> str:
+    """The device as a folder's name."""
+    cores = f"-{os.cpu_count()}-cores" if device.type == "cpu" else ""
+    return re.sub(r"[^a-z0-9]+", "-", name(device).lower()).strip("-") + cores
+
+
+def load() -> float:
+    """Processes that want to run, on average over the last minute: this one's threads count too."""
+    return os.getloadavg()[0]
+
+
+def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes by which memory use rose while `work` ran; None where the system does not tell."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    status = Path("/proc/self/status")
+    if sys.platform != "linux" or device.type != "cpu":
+        work()
+        return None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # give freed memory back, so that it is counted again
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
+    before = _kilobytes(status, "VmRSS")
+    work()
+    return (_kilobytes(status, "VmHWM") - before) * 1024
+
+
+def _kilobytes(status: Path, field: str) -> int:
+    found = re.search(rf"{field}:\s*(\d+) kB", status.read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1])

@@ -1,0 +1,253 @@
+"""The plain way computes what the package computes; counts against closed forms; ratios from a record."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scanet import cost
+from scanet.bench import machine, measure, plain, report
+from scanet.config import ROWS, Network, Settings, resolve
+from scanet.data.loader import Persons
+from scanet.data.store import Store
+from scanet.data.transforms import draw_augmentation
+from scanet.experiment import open_store
+from scanet.files import UserError
+from scanet.inference import predict
+from scanet.losses import heatmap_loss
+from scanet.model import SCANet, gumbel_difference
+from scanet.train import build
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(project: Path) -> Store:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANET_HOME", str(project))
+        return open_store(resolve(preset="tiny"), progress=False)
+
+
+def settings(module: str = "SSA", **changes: Any) -> Settings:
+    return resolve(**{"module": module, "preset": "tiny", "batch_size": 4, **changes})
+
+
+def test_the_plain_ways_samples_are_the_packages(store: Store) -> None:
+    """Images, and targets with missing joints, mirrored or not."""
+    rows = store.indices("train")[:16]
+    draw = draw_augmentation(16, settings(), torch.Generator().manual_seed(3))
+    assert 0 < int(draw.flip.sum()) < 16
+    missing = Store(store.path)
+    missing.joints[rows[::3], 2:4] = np.nan  # both hips, so mirrored or not
+    (ours,) = Persons(missing, rows, CPU).training_batches(settings(), torch.arange(16)[None], draw)
+    theirs = plain.Samples(missing, rows, settings(), draw)
+    for i in range(16):
+        image, target = theirs[i]
+        torch.testing.assert_close(image, ours.images[i], atol=5e-5, rtol=0)  # a grey level is 0.004
+        torch.testing.assert_close(target, ours.heatmaps[i], atol=1e-5, rtol=0)
+    assert ours.heatmaps[0, 2:4].sum() == 0 < ours.heatmaps[1, 2:4].sum()
+
+
+@pytest.mark.parametrize("module", ["Baseline", "ALL"])
+def test_the_plain_ways_loss_is_the_packages(module: str, store: Store) -> None:
+    """The loss in fp32, and whole steps in double precision, as batch normalisation amplifies rounding in them."""
+    here = settings(module, input_size=128, batch_size=8)
+    rows = store.indices("train")[:16]
+    draw = draw_augmentation(16, here, torch.Generator().manual_seed(3))
+    noise = [gumbel_difference((8, 1, 32, 32), torch.Generator().manual_seed(i)) for i in range(2)]
+    top_k = here.top_k if here.row.hard_mining else None
+    batches = list(Persons(store, rows, CPU).training_batches(here, torch.arange(16).view(2, 8), draw))
+    samples = plain.loader(plain.Samples(store, rows, here, draw), 8, CPU)
+
+    def both(kind: torch.dtype, rate: float) -> tuple[SCANet, float, SCANet, float]:
+        ours = build(here, 16, CPU).to(kind)
+        optimizer = torch.optim.SGD(ours.parameters(), lr=rate)
+        losses = []
+        for batch, drawn in zip(batches, noise, strict=True):
+            loss = heatmap_loss(ours(batch.images.to(kind), drawn)[0], batch.heatmaps, top_k)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        theirs = build(here, 16, CPU).to(kind, memory_format=torch.contiguous_format)
+        same = [(b.images.to(kind), b.heatmaps) for b in batches]
+        optimizer = torch.optim.SGD(theirs.parameters(), lr=rate)
+        return ours, float(np.mean(losses)), theirs, plain.train(theirs, optimizer, same, noise, top_k, CPU)
+
+    _, ours, other, theirs = both(torch.float32, 0.0)
+    assert theirs == pytest.approx(ours, abs=1e-5)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.0)
+    from_store = plain.train(other, optimizer, samples, noise, top_k, CPU)
+    assert from_store == pytest.approx(ours, rel=1e-3)  # the pictures' last digits differ
+    a, ours, b, theirs = both(torch.float64, 1e-3)
+    assert theirs == pytest.approx(ours, rel=1e-5)
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-5)
+
+
+def test_the_plain_ways_six_scales_are_the_packages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanet.device.fast_bf16", lambda _: False)
+    rows = store.indices("valid")[:5]
+    model = build(settings("Baseline"), 16, CPU).eval()
+    ours = predict(model, Persons(store, rows, CPU), size=64, tta="six-scale").joints
+    theirs = plain.six_scale(model, store, rows, 64, CPU)
+    distance = np.linalg.norm(ours - theirs, axis=2)
+    assert np.mean(distance < 1e-2) > 0.9  # where two points are equally high, a rounding decides
+    assert np.median(distance) < 1e-3
+
+
+def test_counts_of_one_convolution_are_its_closed_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 x 3, 4 to 8 channels, 10 x 10 pixels, batches of 2, then a sum: forward and backward."""
+
+    class Small(nn.Module):
+        def __init__(self, _: Network) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+
+        def forward(self, images: torch.Tensor, _noise: None) -> tuple[torch.Tensor, None]:
+            return self.layer(images), None
+
+    monkeypatch.setattr(cost, "SCANet", Small)
+    monkeypatch.setattr(cost, "heatmap_loss", lambda heatmaps, _: heatmaps.sum())
+    found = cost.training_step(Network(), 16, 2, bf16=False)
+    by_name = {o.name: o for o in found}
+    n, pixels = 2, 16 * 16
+    images, weights, features = n * 3 * pixels, 8 * 3 * 9, n * 8 * pixels
+    forward = 2 * n * pixels * 8 * 3 * 9
+    assert by_name["convolution"].flops == forward
+    assert by_name["convolution"].bytes == 4 * (images + weights + features)
+    assert by_name["convolution_backward"].flops == forward  # none by the images, which need no gradient
+    assert by_name["convolution_backward"].bytes == 4 * (features + images + weights + weights)
+    assert by_name["sum"].bytes == 4 * (features + 1)
+    assert "expand" not in by_name  # a view moves nothing
+    assert cost.activations(Network(), 16, bf16=False) == 4 * images / n
+
+
+def test_training_takes_three_times_the_forward_passs_operations() -> None:
+    network = Network(row=ROWS["ALL"], stacks=1, channels=32)
+    counted = sum(o.flops for o in cost.training_step(network, 64, 2, bf16=True)) / 2
+    by_images = 2 * 32**2 * 8 * 3 * 7**2  # which need no gradient: the first layer's, 7 x 7, 3 to 8 channels
+    assert counted == 3 * cost.flops(network, 64) - by_images
+
+
+def test_half_the_width_of_numbers_is_less_to_move_and_to_keep() -> None:
+    network = Network(stacks=1, channels=32)
+    moved = {bf16: sum(o.bytes for o in cost.training_step(network, 64, 2, bf16=bf16)) for bf16 in (True, False)}
+    assert 0.5 < moved[True] / moved[False] < 0.65
+    kept = {bf16: cost.activations(network, 64, bf16=bf16) for bf16 in (True, False)}
+    assert 0.45 < kept[True] / kept[False] < 0.65
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolution"),
+        ("convolution_backward", "convolution"),
+        ("addmm", "convolution"),
+        ("aten::native_batch_norm_backward", "normalisation"),
+        ("threshold_backward", "activation"),
+        ("max_pool2d_with_indices", "pooling and up-sampling"),
+        ("_to_copy", "copies and casts"),
+        ("aten::add_", "sums and joins"),
+        ("aten::addcdiv_", cost.OTHER),
+        ("sigmoid", cost.OTHER),
+    ],
+)
+def test_kinds(name: str, kind: str) -> None:
+    assert cost.kind(name) == kind
+
+
+def record() -> dict[str, Any]:
+    base = {"training, fixed batch": [10.0, 10.0, 4.0], "training, from the store": [9.0, 10.0, 4.0]}
+    return {
+        "device": "cpu, 2 threads, bf16",
+        "rows": {
+            "Baseline": {**base, "training, plain": [3.0, 2.5, 1.0], "flops": 100, "peak_memory": 2**30},
+            "ALL": {"training, fixed batch": [5.0, 6.0, 2.0], "flops": 164, "peak_memory": None},
+        },
+        "others": {"input": [0.001, 0.002, 0.1], "PCKh": [0.004, 0.006, 0.003]},
+        "machine": {"matrix": {"fp32": 100.0, "bf16": 200.0}, "bandwidth": 10.0},
+        "stages": [
+            {"kind": "convolution", "flops": 10, "bytes": 1, "limit": 0.05, "seconds": 0.1},
+            {"kind": "activation", "flops": 0, "bytes": 5, "limit": 0.5, "seconds": 0.0},
+        ],
+    }
+
+
+def test_ratios_are_medians_of_the_rounds_ratios() -> None:
+    found = report.targets(record())
+    assert found.loc["training, times the plain way: Baseline", "value"] == 4  # of 3, 4 and 4
+    assert found.loc["training, times the plain way: Baseline", "met"]
+    assert found.loc["input's time over the step's on a batch in memory", "value"] == pytest.approx(0.02)
+    assert found.loc["PCKh of 2,958 persons (ms)", "value"] == 4
+    allowed = found.loc["time of a step over Baseline's: ALL"]
+    assert allowed["value"] == 2
+    assert not allowed["met"]  # 1.15 x 1.64 is 1.886
+    assert allowed["why"].startswith("6% over")
+    table = report.rates(record())
+    assert table.loc["Baseline", "training, fixed batch"] == 10
+    assert table.loc["Baseline", "peak memory (GiB)"] == 1
+    stages = report.roofline(record())
+    assert stages.loc["convolution", "of the limit"] == 0.5
+    assert np.isnan(stages.loc["activation", "of the limit"])
+
+
+def test_a_missed_target_is_explained_from_the_profile() -> None:
+    slow = record()
+    slow["rows"]["Baseline"]["training, plain"] = [9.0, 10.0, 4.0]
+    line = report.targets(slow).loc["training, times the plain way: Baseline"]
+    assert not line["met"]
+    assert line["why"].startswith("100% of the step is convolution, at 50% of the machine's limit")
+    assert "the ratio would be 0.1;" in line["why"]  # 200 operations a second, 3 x 100 an image, 9 images a second
+
+
+def test_a_benchmarks_record_is_plain_and_speaks_of_every_target(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "SHORTEST", 0.0)
+    monkeypatch.setattr(machine, "matrix_rate", lambda *_: 1e11)
+    monkeypatch.setattr(machine, "bandwidth", lambda *_: 1e10)
+    rows = measure.rows_of(settings("Baseline"), ["Baseline", "SSA"])
+    found = measure.measure(rows, store, ["Baseline"], 2, CPU, progress=False)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert list(found["rows"]) == ["Baseline", "SSA"]
+    for name, values in found["rows"]["Baseline"].items():
+        assert not isinstance(values, list) or (len(values) == 2 and min(values) > 0), name
+    assert "training, plain" not in found["rows"]["SSA"]
+    whats = " ".join(report.targets(found).index)
+    for word in ("times the plain way", "input", "six scales", "PCKh", "SSA"):
+        assert word in whats
+    assert {stage["kind"] for stage in found["stages"]} == {*cost.KINDS, cost.OTHER}
+    assert report.roofline(found).loc["convolution", "seconds"] > 0
+
+
+def test_a_benchmark_leaves_the_weights(store: Store) -> None:
+    """Training for the clock must not run away to numbers that are slow or not finite."""
+    (here,) = measure.rows_of(settings("Baseline"), ["Baseline"])
+    bench = measure._Bench([here], store, ["Baseline"], CPU)
+    before = build(here, 16, CPU).state_dict()
+    bench.lanes[0].train(measure.Repeated(bench.batch, 3, CPU))
+    for name, value in bench.lanes[0].run.model.named_parameters():
+        torch.testing.assert_close(value, before[name], atol=1e-6, rtol=0, msg=name)
+
+
+def test_machine_is_measured_and_named() -> None:
+    assert machine.matrix_rate(CPU, torch.float32, repeats=1) > 1e8
+    assert machine.bandwidth(CPU, repeats=1) > 1e7
+    assert machine.slug(CPU).replace("-", "").isalnum()
+    rise = machine.peak_of(lambda: torch.ones(2**25), CPU)
+    assert rise is None or rise > 0.9 * 2**27
+
+
+def test_full_memory_is_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(measure, "train_epoch", full)
+    with pytest.raises(UserError, match=r"the memory of cpu.* is full: give a --batch-size below 4"):
+        measure.measure([replace(settings(), learning_rate=1e-9)], store, [], 1, CPU, progress=False)
