@@ -1,4 +1,4 @@
-# The whole report of one preset: the notebook of every row of Table 2, the table, the book.
+# The whole report of one preset: the notebook of every row of Table 2, those about several runs, the book.
 #
 #     snakemake --cores 2 --config preset=quick -- book
 #
@@ -13,18 +13,26 @@ seeds = range(int(config.get("seeds", 1)))
 if preset not in PRESETS:
     raise WorkflowError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
 
-# Table 2's seven rows; SCA and soft (§3.3.4, Fig. 4) are a papermill call away, and fit no quarter of an hour.
-REPORT = [name for name, row in ROWS.items() if row.place == "Table 2"]
+# Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) is a papermill call away.
+REPORT = [name for name, row in ROWS.items() if row.place in ("Table 2", "Fig. 4")]
 PAGES = expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=REPORT, seed=seeds)
-TABLES = ["table1", "table2"]
 CODE = [*glob_wildcards("scanet/{module}.py")[0]]
+# The notebooks about several runs: the rows whose runs they use, and whether they measure each seed by itself.
+NOTEBOOKS = {
+    "table1": (REPORT, False),
+    "table2": (REPORT, False),
+    "attention": (["MSFI", "SSA", "soft"], True),
+    "temperature": (["SSA"], True),
+    "gradients": ([], True),  # trains for itself
+    "qualitative": (["ALL"], False),
+}
 SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]
 
 
 wildcard_constraints:
     preset="[a-z-]+",
     seed=r"\d+",
-    table="|".join(TABLES),
+    notebook="|".join(NOTEBOOKS),
     row="|".join(re.escape(row) for row in ROWS),
 
 
@@ -35,15 +43,15 @@ localrules:
 rule book:
     input:
         PAGES,
-        expand("book/runs/{preset}/{table}.ipynb", preset=preset, table=TABLES),
+        expand("book/runs/{preset}/{notebook}.ipynb", preset=preset, notebook=NOTEBOOKS),
     shell:
         "jupyter-book build book/ --all -W -n --keep-going --quiet"
 
 
 def publish(executed, page, title):
-    """A page of its own title, for pages that are made from one template."""
+    """A page of its own title, for pages that are made from one template. In it, {} is the template's title."""
     notebook = nbformat.read(executed, as_version=4)
-    notebook.cells[0].source = re.sub("^# .*", f"# {title}", notebook.cells[0].source)
+    notebook.cells[0].source = re.sub("^# (.*)", lambda own: f"# {title.format(own[1])}", notebook.cells[0].source)
     nbformat.write(notebook, page)
 
 
@@ -94,15 +102,30 @@ rule final:  # asked for by its page's name: it takes longer than all of Table 2
         publish(log.notebook, output[0], f"The final model on {wildcards.preset}, seed {wildcards.seed}")
 
 
-rule table:
+def pages_of(wildcards):
+    """The runs that a notebook uses: made before it, each by itself."""
+    rows, _ = NOTEBOOKS[wildcards.notebook]
+    return expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=rows, seed=seeds)
+
+
+rule notebook:
     input:
-        notebook="experiments/{table}.ipynb",
+        notebook="experiments/{notebook}.ipynb",
         sources=SOURCES,
-        pages=lambda w: PAGES if w.preset == preset else [],
+        pages=lambda w: pages_of(w) if w.preset == preset else [],
+        data=lambda w: f"data/.{w.preset}-ready" if w.preset in EPHEMERAL else [],
     output:
-        "book/runs/{preset}/{table}.ipynb",
+        "book/runs/{preset}/{notebook}.ipynb",
     log:
-        notebook="book/_build/logs/{preset}/{table}.ipynb",
+        notebook="book/_build/logs/{preset}/{notebook}.ipynb",
+    resources:
+        gpu=lambda w: int(NOTEBOOKS[w.notebook][1]),
     run:
-        shell("papermill {input.notebook} {log.notebook} --no-progress-bar -p preset {wildcards.preset} < /dev/null")
-        publish(log.notebook, output[0], f"Table {wildcards.table[-1]} on {wildcards.preset}")
+        # The page is seed 0's, made last: it shows what has been measured with all of them.
+        for seed in reversed(seeds) if NOTEBOOKS[wildcards.notebook][1] else [0]:
+            seeded = "" if wildcards.notebook.startswith("table") else f"-p seed {seed}"
+            shell(
+                "papermill {input.notebook} {log.notebook} --no-progress-bar"
+                " -p preset {wildcards.preset} {seeded} < /dev/null"
+            )
+        publish(log.notebook, output[0], f"{{}} on {wildcards.preset}")

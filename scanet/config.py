@@ -5,11 +5,9 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from scanet.files import UserError
-
-D = TypeVar("D")
 
 Attention = Literal["none", "sharper", "soft"]
 DatasetName = Literal["synthetic", "lspet", "mpii"]
@@ -258,7 +256,7 @@ def refuse_unknown(given: Iterable[str], allowed: Collection[str]) -> None:
             raise UserError(f"unknown parameter {name!r}: allowed are {', '.join(allowed)}")
 
 
-def resolve_dials(kind: type[D], **given: Any) -> D:
+def resolve_dials(kind: type, **given: Any) -> Any:
     """The settings of a measurement: a frozen dataclass's defaults, then everything given that is not None.
 
     Whole numbers are counts, from 1 on.

@@ -1,5 +1,7 @@
 """What the notebooks and the command line do: check parameters, find the data, train a run or load it."""
 
+import copy
+import dataclasses
 import hashlib
 import sys
 import time
@@ -15,12 +17,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from scanet import card, cost, processes, results, submission, tables
+from scanet import card, cost, gradients, processes, results, submission, tables, temperature
 from scanet.bench import machine, measure
 from scanet.config import (
     EPHEMERAL,
     RECIPE,
-    D,
     Settings,
     Tta,
     changed_dials,
@@ -36,8 +37,8 @@ from scanet.data.store import Report, Store, fill
 from scanet.data.transforms import GREY, to_input
 from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
 from scanet.files import UserError, data_folder, home, results_folder, whole_file, write_json
-from scanet.inference import Example, Predictions, predict
-from scanet.model import SCANet
+from scanet.inference import Example, Predictions, predict, varied
+from scanet.model import SCANet, gumbel_difference
 from scanet.pckh import PCK, Scores, torso_size
 from scanet.photo import Box, Predictor, as_dict, draw, read
 from scanet.plan import Plan, estimate
@@ -66,8 +67,8 @@ def parameters(namespace: Mapping[str, Any], **fixed: Any) -> Settings:
 
 
 def measurement_parameters(
-    namespace: Mapping[str, Any], kind: type[D], modules: Sequence[str] = ("SSA",)
-) -> tuple[Settings, D]:
+    namespace: Mapping[str, Any], kind: type, modules: Sequence[str] = ("SSA",)
+) -> tuple[Settings, Any]:
     """As `parameters`, for a notebook that measures finished runs: the runs' settings, and the measurement's own.
 
     kind: the measurement's dials, a frozen dataclass with defaults; a parameter that has the name of one is that
@@ -77,7 +78,7 @@ def measurement_parameters(
     Raises:
         UserError: as `resolve`, and for a row that is not among `modules`.
     """
-    given, own = _plain(namespace), [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    given, own = _plain(namespace), [f.name for f in fields(kind)]
     refuse_unknown(given, [*(f.name for f in fields(Settings) if f.name not in own), *own])
     chosen = resolve_dials(kind, **{name: value for name, value in given.items() if name in own})
     settings = resolve(**{"module": modules[0]} | {name: value for name, value in given.items() if name not in own})
@@ -87,12 +88,16 @@ def measurement_parameters(
 
 
 def _plain(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    plain = (str, int, float, bool, list, dict, tuple, type(None))
+    def plain(value: Any) -> bool:
+        if isinstance(value, list | tuple | dict):  # a notebook's list of runs is no parameter
+            return all(plain(item) for item in (value.values() if isinstance(value, dict) else value))
+        return isinstance(value, str | int | float | bool | None)
+
     interactive = {"In", "Out"}
     return {
         name: value
         for name, value in namespace.items()
-        if isinstance(value, plain) and not name.startswith("_") and name not in interactive
+        if plain(value) and not name.startswith("_") and name not in interactive
     }
 
 
@@ -313,10 +318,16 @@ def measure_or_load(
     saved = results.load_measurement(folder)
     fingerprint = store.fingerprint if store else saved.run["data"] if saved else ""
     keys = {run.record.name: run.record.run["key"] for run in sources}
-    own = results.key_of(settings, experiment, fingerprint)
-    key = results.digest(experiment=experiment, of=keys or own, dials=asdict(dials), version=version)
-    if saved is not None and saved.run["key"] == key:
-        return Measured(saved, "")
+
+    def key_of(keys: dict[str, str]) -> str:
+        of = keys or results.key_of(settings, experiment, fingerprint)
+        return results.digest(experiment=experiment, of=of, dials=asdict(dials), version=version)
+
+    if saved is not None:
+        # Further runs behind it are believed where their records are not on this machine.
+        absent = {n: k for n, k in saved.run["sources"].items() if results.load(results_folder() / n) is None}
+        if saved.run["key"] == key_of(absent | keys):
+            return Measured(saved, "")
     missing = [run.record.name for run in sources if run.model is None]
     others = [run.record.name for run in sources if store and run.record.run["data"]["fingerprint"] != fingerprint]
     if store is None or missing or others:
@@ -345,13 +356,72 @@ def measure_or_load(
         "settings": asdict(dials),
         "data": fingerprint,
         "version": version,
-        "key": key,
+        "key": key_of(keys),
         "device": describe(pick_device()),
         "seconds": time.perf_counter() - start,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **results.provenance(),
     }
     return Measured(results.write_measurement(folder, run, table), "")
+
+
+def measure_attention(run: Run, dials: temperature.Dials) -> Measured:
+    """The test maps of a row with attention: a row a stack of `temperature.measure`, and `module`."""
+
+    def measure() -> pd.DataFrame:
+        table = _measure_maps(run, dials, taus=[run.settings.tau], noises=[False])
+        return table.drop(columns=["tau", "noise"]).assign(module=run.settings.module)
+
+    return measure_or_load(run.settings, "attention", dials, measure, sources=[run], store=run.store)
+
+
+def measure_temperature(settings: Settings, runs: Sequence[Run], dials: temperature.Dials) -> Measured:
+    """`temperature.measure` of a row with SSA, and `trained_tau`.
+
+    runs: those of `trained_at`. Each is measured at `temperature.TAUS` and at the temperature of every run.
+    """
+    taus = sorted({*temperature.TAUS, *(run.settings.tau for run in runs)})
+
+    def measure() -> pd.DataFrame:
+        tables = [_measure_maps(run, dials, taus=taus).assign(trained_tau=run.settings.tau) for run in runs]
+        return pd.concat(tables, ignore_index=True)
+
+    return measure_or_load(settings, "temperature", dials, measure, sources=runs, store=runs[0].store)
+
+
+def _measure_maps(run: Run, dials: temperature.Dials, **choice: Any) -> pd.DataFrame:
+    assert run.model is not None
+    assert run.store is not None
+    rows = temperature.choose(run.record.predictions()["row"], dials.persons)
+    size, seed, device = run.settings.input_size, run.settings.seed, pick_device()
+    table = temperature.measure(copy.deepcopy(run.model), run.store, rows, size, device, seed=seed, **choice)
+    return table.assign(persons=len(rows))
+
+
+def measure_gradients(settings: Settings, dials: gradients.Dials, *, progress: bool = True) -> Measured:
+    """`gradients.measure` with the settings' recipe and data."""
+    try:
+        store = open_store(settings, progress=progress)
+    except UserError:
+        if settings.data is not None:
+            raise
+        store = None
+
+    def measure() -> pd.DataFrame:
+        assert store is not None
+        return gradients.measure(settings, dials, store, pick_device(), progress=progress)
+
+    return measure_or_load(settings, "gradients", dials, measure, store=store)
+
+
+def trained_at(settings: Settings, *, progress: bool = True) -> list[Run]:
+    """The settings' run, and the finished runs that differ from it in tau alone, by tau."""
+    own = results.folder_of(settings, "ablation")
+    found = [results.load(path.parent) for path in own.parent.glob(f"{settings.module}-s{settings.seed}*/run.json")]
+    taus = {settings.tau} | {record.settings["tau"] for record in found if record is not None}
+    each = [dataclasses.replace(settings, tau=tau) for tau in sorted(taus)]
+    there = [s for s in each if s == settings or results.load(results.folder_of(s, "ablation")) is not None]
+    return [run_or_load(s, progress=progress) for s in there]
 
 
 def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: bool = True) -> Record:
@@ -682,19 +752,47 @@ def evaluate_file(path: Path, truth: Path, key: str | None) -> Scores:
 PICTURE = 256  # pixels of an example
 
 
+def errors(run: Run) -> np.ndarray:
+    """Each validation person's mean distance from the annotation, in head sizes; NaN with under half the joints."""
+    found = run.record.predictions()
+    distance = np.linalg.norm(found["joints"] - found["truth"], axis=2) / found["head_size"][:, None]
+    known = np.isfinite(distance).sum(axis=1) >= distance.shape[1] // 2
+    distance[~known] = np.nan
+    return np.array([np.nanmean(row) if k else np.nan for row, k in zip(distance, known, strict=True)])
+
+
+def leg_to_head(run: Run) -> np.ndarray:
+    """Each validation person's lower legs in head sizes, as annotated: large where the legs are near the camera."""
+    found, skeleton = run.record.predictions(), run.record.skeleton
+    lengths = [
+        np.linalg.norm(
+            np.diff(found["truth"][:, list(skeleton.index(f"{side}-knee", f"{side}-ankle"))], axis=1)[:, 0], axis=1
+        )
+        for side in "lr"
+    ]
+    return np.mean(lengths, axis=0) / found["head_size"]
+
+
 @torch.inference_mode()
-def examples(run: Run, count: int = 6) -> list[Example]:
-    """Validation persons at evenly spaced ranks of the mean error in head sizes, from the best to the worst.
+def examples(
+    run: Run, count: int = 6, *, by: np.ndarray | None = None, between: tuple[float, float] = (0.0, 1.0),
+    tau: float | None = None, noisy: bool = False,
+) -> list[Example]:  # fmt: skip
+    """Validation persons at evenly spaced ranks of a number, from the lowest to the highest.
 
     The rule takes the choice out of anybody's hands. Empty where the photographs are not on this machine.
+
+    Args:
+        by: the number for each validation person, NaN to leave one out; None: `errors`, from the best to the worst.
+        between: the first and the last rank, of 0 to 1.
+        tau: of the attention maps; None: the network's own. noisy: one draw of Gumbel noise in them.
     """
     if run.store is None:
         return []
     found = run.record.predictions()
-    distance = np.linalg.norm(found["joints"] - found["truth"], axis=2) / found["head_size"][:, None]
-    scored = np.flatnonzero(np.isfinite(distance).sum(axis=1) >= run.store.joints.shape[1] // 2)
-    order = scored[np.argsort(np.nanmean(distance[scored], axis=1))]
-    ranks = np.linspace(0, 1, count)
+    by = errors(run) if by is None else by
+    order = np.argsort(by)[: np.isfinite(by).sum()]  # NaN comes last
+    ranks = np.linspace(*between, count)
     chosen = order[np.round(ranks * (len(order) - 1)).astype(int)]
     persons = Persons(run.store, found["row"][chosen], torch.device("cpu"))
     index = torch.arange(count)
@@ -709,10 +807,27 @@ def examples(run: Run, count: int = 6) -> list[Example]:
     pictures = (images + GREY).permute(0, 2, 3, 1).numpy()
     maps: list[np.ndarray] = []
     if run.model is not None and run.settings.row.attention != "none":
-        outs = run.model(persons.images(squares, index, size)[0])[1]
+        shape = (count, len(run.model.stacks), size // 4, size // 4)
+        noise = gumbel_difference(shape, torch.Generator().manual_seed(run.settings.seed)) if noisy else None
+        model = run.model if tau is None else varied(run.model, tau=tau)
+        outs = model(persons.images(squares, index, size)[0], noise)[1]
         maps = [out["attention"][:, 0].float().numpy() for out in outs]
     joints, truth = place(found["joints"]), place(found["truth"])
     return [
-        Example(pictures[i], joints[i], truth[i], found["heat"][chosen[i]], [m[i] for m in maps], float(ranks[i]))
+        Example(
+            pictures[i],
+            joints[i],
+            truth[i],
+            found["heat"][chosen[i]],
+            [m[i] for m in maps],
+            float(ranks[i]),
+            float(by[chosen[i]]),
+        )
         for i in range(count)
     ]
+
+
+def with_and_without_noise(run: Run, tau: float) -> list[Example]:
+    """Two persons, at ranks 33 and 67 of 100: each with the noise-free map at a temperature, and with one draw."""
+    both = [examples(run, 2, between=(0.33, 0.67), tau=tau, noisy=noisy) for noisy in (False, True)]
+    return [example for pair in zip(*both, strict=True) for example in pair]

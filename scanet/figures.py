@@ -16,6 +16,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, limb_colour
 from scanet.inference import Example
 from scanet.skeleton import Skeleton
+from scanet.temperature import NOISE
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 110,
@@ -104,6 +105,178 @@ def gallery(examples: Sequence[Example], skeleton: Skeleton) -> Figure:
         for stack, weights in enumerate(example.attention):
             ax = attention(example.image, weights, column[1 + stack])
             ax.set_title(f"stack {stack + 1}: {weights.min():.3g} to {weights.max():.3g}", fontsize=8)
+    return figure
+
+
+WIDTH = 4.8  # inches: letters of a figure this wide can be read on a phone
+
+
+def poses(examples: Sequence[Example], skeleton: Skeleton, *, columns: int = 3) -> Figure:
+    """Predictions over the truth, row by row, each with the value by which it is ranked, in head sizes."""
+    if not examples:
+        return _missing("the photographs")
+    rows, side = -(-len(examples) // columns), WIDTH / columns
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(WIDTH, (side + 0.2) * rows), squeeze=False, layout="constrained"
+    )
+    for ax in grid.flat[len(examples) :]:
+        ax.remove()
+    for ax, example in zip(grid.flat, examples, strict=False):
+        pose(example.image, example.joints, skeleton, ax, truth=example.truth)
+        ax.set_title(f"{example.value:.2f} heads", fontsize=10)
+    return figure
+
+
+def map_grid(
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    shared: bool,
+    last: bool = False,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """A column for each example: its picture, and below it the attention maps of each label, a row a stack.
+
+    Args:
+        examples: for each label the same persons in the same order.
+        shared: one colour scale from 0 to 1 for all maps, with its bar; else each map is drawn from its lowest
+            value to its highest, which stand above it.
+        last: only the last stack.
+        titles: of the columns; None: their ranks.
+    """
+    people = next(iter(examples.values()))
+    if not people or not people[0].attention:
+        return _missing("the photographs or the weights")
+    stacks = [len(people[0].attention) - 1] if last else range(len(people[0].attention))
+    rows = [
+        (label if last else f"{label}, stack {stack + 1}", [example.attention[stack] for example in of])
+        for label, of in examples.items()
+        for stack in stacks
+    ]
+    side = WIDTH / (len(people) + 0.3)
+    height = side * (1 + len(rows)) + (0.75 if shared else 0.2 * (1 + len(rows)))
+    figure, grid = plt.subplots(
+        1 + len(rows), len(people), figsize=(WIDTH, height), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.01, wspace=0.01)
+    titles = titles or [f"rank {100 * example.rank:.0f} of 100" for example in people]
+    for ax, example, title in zip(grid[0], people, titles, strict=True):
+        ax.imshow(example.image.clip(0, 1), extent=(0, 1, 1, 0))
+        ax.set_title(title, fontsize=9)
+    scale = {"vmin": 0, "vmax": 1} if shared else {}
+    for line, (label, maps) in zip(grid[1:], rows, strict=True):
+        for ax, values in zip(line, maps, strict=True):
+            drawn = ax.imshow(values, cmap="viridis", extent=(0, 1, 1, 0), interpolation="nearest", **scale)
+            if not shared:
+                ax.set_title(f"{values.min():.2g} to {values.max():.2g}", fontsize=9)
+        line[0].set_ylabel(label, fontsize=9)
+    for ax in grid.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    if shared:
+        bar = figure.colorbar(drawn, ax=grid[-1].tolist(), location="bottom", shrink=0.8, aspect=40, pad=0.02)
+        bar.set_label("attention")
+    return figure
+
+
+def _missing(what: str) -> Figure:
+    """In the place of pictures: why there are none."""
+    figure = plt.figure(figsize=(WIDTH, 0.5))
+    figure.text(0.5, 0.5, f"no pictures: {what} are not on this machine", ha="center", va="center")
+    return figure
+
+
+def attention_curves(histories: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Validation PCKh by epoch, a curve for each row (Fig. 4), with a band from the lowest seed to the highest.
+
+    histories: as `tables.histories` gives them.
+    """
+    if ax is None:
+        ax = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")[1]
+    methods = list(histories["Method"].unique())
+    sns.lineplot(
+        histories, x="epoch", y="pckh", hue="Method", style="Method", palette=[BLUE, ORANGE, GREY][: len(methods)],
+        markers=True, errorbar=("pi", 100), ax=ax,
+    )  # fmt: skip
+    ax.set(xlabel="epoch", ylabel="validation PCKh@0.5 (%)", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False, title=None)
+    return ax
+
+
+def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
+    """PCKh, sharpness, irregularity and roughness against tau: a line for each stack, with and without noise.
+
+    table: of `temperature.measure`, and trained_tau. The lines are of the network trained at `trained_tau`, which is
+    dotted; squares are networks that were trained at another one, tested at their own without noise.
+    """
+    others = table[(table["trained_tau"] == table["tau"]) & (table["trained_tau"] != trained_tau) & ~table["noise"]]
+    table = table[table["trained_tau"] == trained_tau]
+    figure, grid = plt.subplots(2, 2, figsize=(WIDTH, 5.2), sharex=True, layout="constrained")
+    table = table.assign(map=table["noise"].map(NOISE))
+    labels = {
+        "pckh": "PCKh@0.5 (%)",
+        "sharpness": "sharpness",
+        "irregularity": "irregularity",
+        "roughness": "irregularity / deviation",
+    }
+    colours = {NOISE[False]: BLUE, NOISE[True]: ORANGE}
+    for ax, (column, label) in zip(grid.flat, labels.items(), strict=True):
+        same = column == "pckh"  # of the whole network, the same for every stack
+        rows = table[table["stack"] == 1] if same else table
+        sns.lineplot(
+            rows, x="tau", y=column, hue="map", palette=colours, style=None if same else "stack", marker="o",
+            markersize=4, errorbar=("pi", 100), legend=column == "sharpness", ax=ax,
+        )  # fmt: skip
+        if same and len(others):
+            points = others.groupby("tau")["pckh"].mean()
+            ax.plot(points.index, points, "s", color=GREEN, label="trained at this τ")
+            ax.legend(frameon=False, fontsize=9, loc="lower left")
+        ax.axvline(trained_tau, color=GREY, linewidth=1, linestyle=":")
+        ax.set(xscale="log", xlabel="τ", ylabel="", ylim=(0, None))
+        ax.set_title(label, fontsize=10)
+    handles, texts = grid[0, 1].get_legend_handles_labels()
+    grid[0, 1].get_legend().remove()
+    shown = [
+        (h, f"stack {t}" if t.isdigit() else t)
+        for h, t in zip(handles, texts, strict=True)
+        if t not in ("map", "stack")
+    ]
+    figure.legend(*zip(*shown, strict=True), loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
+    return figure
+
+
+def gradient_norms(table: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
+    """The norms with each kind of attention, and how many times larger they are with SSA than with soft attention.
+
+    table: of `gradients.measure`; ratios: of `gradients.ratios`. The band is the paper's "10-100x".
+    """
+    figure, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 6), sharex=True, layout="constrained")
+    colours = {"SSA": BLUE, "soft": ORANGE, "MSFI": GREY}
+    free = table[~table["noise"]]
+    sns.lineplot(
+        free, x="epoch", y="norm", hue="module", style="stack", palette=colours, marker="o", markersize=4,
+        errorbar=("pi", 100), ax=above,
+    )  # fmt: skip
+    above.set(yscale="log", ylabel="norm of the gradient, noise-free")
+    ratios = ratios.assign(map=ratios["noise"].map(NOISE))
+    below.axhspan(10, 100, color=GREEN, alpha=0.15, linewidth=0)
+    below.annotate("the paper: 10 to 100", (0.02, 10), xycoords=("axes fraction", "data"), va="bottom", fontsize=9)
+    sns.lineplot(
+        ratios, x="epoch", y="ratio", hue="map", style="stack", palette={NOISE[False]: BLUE, NOISE[True]: GREY},
+        marker="o", markersize=4, errorbar=("pi", 100), ax=below,
+    )  # fmt: skip
+    below.axhline(1, color="black", linewidth=0.8)
+    below.set(yscale="log", xlabel="epoch", ylabel="SSA / soft")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in (above, below):
+        handles, texts = ax.get_legend_handles_labels()
+        shown = [
+            (h, f"stack {t}" if t.isdigit() else t)
+            for h, t in zip(handles, texts, strict=True)
+            if t not in ("map", "stack", "module")
+        ]
+        ax.legend(*zip(*shown, strict=True), frameon=False, fontsize=9, ncols=2)
     return figure
 
 

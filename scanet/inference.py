@@ -1,7 +1,8 @@
 """From a trained network to joints in the photograph's pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ class Example:
     """A validation person as a picture shows it.
 
     image: (s, s, 3) in [0, 1]; joints, truth: (j, 2) edge coordinates in it; heat: (j,). attention: one map (h, w)
-    for each stack, none if the row has none or the weights are missing. rank: 0 best, 1 worst.
+    for each stack, none if the row has none or the weights are missing. rank: of 0 to 1, by `value`, which is the
+    mean error in head sizes if nothing else is said; 0 is then the best.
     """
 
     image: np.ndarray
@@ -44,6 +46,18 @@ class Example:
     heat: np.ndarray
     attention: list[np.ndarray]
     rank: float
+    value: float
+
+
+def varied(model: SCANet, **changes: Any) -> SCANet:
+    """A network of the same weights, which the two share, with other settings that have no weights of their own.
+
+    changes: fields of `Network`, such as tau or test_map.
+    """
+    with torch.device("meta"):  # no initial values are drawn
+        other = SCANet(replace(model.config, **changes))
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.train(model.training)
 
 
 def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) -> Float[Tensor, "b j h w"]:

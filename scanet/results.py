@@ -210,6 +210,14 @@ def records(preset: str, experiment: str = "ablation") -> list[Record]:
     return sorted(canonical, key=lambda r: (order.index(r.settings["module"]), r.settings["seed"]))
 
 
+def seeds(settings: Settings, experiment: str = "ablation") -> list[Record]:
+    """The records of these settings with any seed, in the order of the seeds."""
+    folder = folder_of(settings, experiment).parent
+    found = [load(path.parent) for path in folder.glob(f"{settings.module}-s*/run.json")]
+    same = [record for record in found if record is not None and record.run["overrides"] == settings.overrides()]
+    return sorted(same, key=lambda r: r.settings["seed"])
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Something measured on finished runs: a folder of run.json and table.csv, named like a run's."""
@@ -241,6 +249,18 @@ def load_measurement(folder: Path) -> Measurement | None:
     """The measurement in `folder`; None if there is none. Raises UserError if it is broken."""
     path = folder / "run.json"
     return Measurement(folder, _read(path)) if path.exists() else None
+
+
+def over_seeds(measurement: Measurement) -> pd.DataFrame:
+    """The tables of this measurement and of those that differ from it in the seed alone, with the column seed."""
+    run = measurement.run
+    found = [load_measurement(path.parent) for path in measurement.folder.parent.glob(f"{run['module']}-s*/run.json")]
+    same = [
+        other
+        for other in found
+        if other is not None and all(other.run[name] == run[name] for name in ("overrides", "version"))
+    ]
+    return pd.concat([other.table().assign(seed=other.run["seed"]) for other in same], ignore_index=True)
 
 
 def measurements(preset: str, experiment: str) -> list[Measurement]:

@@ -15,6 +15,7 @@ from scanet.files import home
 from scanet.pckh import CONVENTIONS, Scores
 from scanet.results import Record, one_preset
 from scanet.statistics import row_difference, row_mean
+from scanet.temperature import NOISE
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
 CONVENTION = "plain"  # Table 2's
@@ -204,6 +205,31 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("Run")
 
 
+def histories(records: Sequence[Record]) -> pd.DataFrame:
+    """Every record's history, with its row's title as "Method" and its seed."""
+    one_preset(records)
+    return pd.concat(
+        [r.history().assign(Method=r.run["title"], seed=r.settings["seed"]) for r in records], ignore_index=True
+    )
+
+
+def temperatures(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
+    """A line for each tau of the network trained at `trained_tau`: means over its stacks, without and with noise.
+
+    table: of `temperature.measure`, and trained_tau.
+    """
+    values = ["pckh", "sharpness", "irregularity", "roughness"]
+    own = table[table["trained_tau"] == trained_tau]
+    frame = own.assign(map=own["noise"].map(NOISE)).pivot_table(index="tau", columns="map", values=values)[values]
+    return frame.set_axis([f"{tau:g}" for tau in frame.index]).rename_axis("τ")
+
+
+def gradient_ratios(ratios: pd.DataFrame) -> pd.DataFrame:
+    """A line for each epoch: `gradients.ratios`, their mean over the seeds, for each stack without and with noise."""
+    labelled = ratios.assign(map=ratios["noise"].map(NOISE))
+    return labelled.pivot_table(index="epoch", columns=["map", "stack"], values="ratio")
+
+
 def by_stacks(cost: Callable[[Network], int], joints: int = 16, stacks: Sequence[int] = (1, 2, 4, 8)) -> pd.DataFrame:
     """A cost (of `scanet.cost`) of every row, by the number of stacks.
 
@@ -276,8 +302,8 @@ def _links(runs: Sequence[str], page: Callable[[str], str]) -> str:
     return "<br>".join(f"{name} {' '.join(seeds)}" for name, seeds in by_name.items())
 
 
-def show(table: pd.DataFrame | pd.Series) -> Styler:
-    """The table as a page shows it: two decimals, nothing for what is missing."""
+def show(table: pd.DataFrame | pd.Series, precision: int = 2) -> Styler:
+    """The table as a page shows it: two decimals if nothing else is said, nothing for what is missing."""
     frame = table.to_frame() if isinstance(table, pd.Series) else table
-    style = frame.style.format(precision=2, na_rep="").set_table_attributes('class="dataframe"')
+    style = frame.style.format(precision=precision, na_rep="").set_table_attributes('class="dataframe"')
     return style.hide(axis="columns") if isinstance(table, pd.Series) else style

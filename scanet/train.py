@@ -7,6 +7,7 @@ checkpoint ends with the same weights and the same history as one that was not.
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -140,6 +141,7 @@ def train(
     *,
     initial: SCANet | None = None,
     progress: bool = True,
+    on_epoch: Callable[[int, SCANet], object] = lambda *_: None,
 ) -> tuple[SCANet, list[Epoch]]:
     """Train from `checkpoint` on if it exists, else from the start; returns the model and a row for each epoch.
 
@@ -150,6 +152,8 @@ def train(
 
     A row holds epoch, learning_rate, loss, pckh (plain mean over the validation persons, one forward pass each),
     seconds and images_per_second of training.
+
+    on_epoch: called with 0 and the network before anything is learnt, then after each epoch with its number.
     """
     rows = training_rows(store, settings)
     if len(rows) < settings.batch_size:
@@ -173,6 +177,8 @@ def train(
     if checkpoint.exists():
         run.load(checkpoint)
     with Progress(settings, len(people), len(run.history), show=progress) as bar:
+        if not run.history:
+            on_epoch(0, model)
         for epoch in range(len(run.history) + 1, settings.epochs + 1):
             row = train_epoch(run, people, settings, epoch, bar)
             average_statistics(model)
@@ -181,6 +187,7 @@ def train(
             run.history.append(row)
             if processes.rank() == 0:
                 run.save(checkpoint)
+            on_epoch(epoch, model)
     return model, run.history
 
 

@@ -42,6 +42,16 @@ def test_parameters_refuse_a_misspelt_name_and_leave_objects_alone() -> None:
         experiment.parameters({"module": "SSA", "modul": "BDMP"})
 
 
+def test_parameters_leave_a_notebooks_own_lists_alone() -> None:
+    """So that its first cells can be run again after the last."""
+    runs = [np.zeros(1), "text"]
+    assert experiment.parameters({"preset": "tiny", "runs": runs, "maps": {"SSA": runs}}).preset == "tiny"
+    with pytest.raises(UserError, match="unknown parameter 'modules'"):
+        experiment.parameters({"modules": ["SSA"]})
+    with pytest.raises(UserError, match=r"epochs is \[1, 2\]"):
+        experiment.parameters({"epochs": [1, 2]})
+
+
 def test_a_record_holds_what_the_run_was(run: Run, project: Path) -> None:
     record = results.load(project / "experiments/results/tiny/ablation/SSA-s0")
     assert record is not None

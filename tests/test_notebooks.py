@@ -69,10 +69,42 @@ def test_final_model_and_table_at_tiny(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "parameters", "figures", "texts", "measurements"),
+    [
+        ("attention", [], 2, ["MSFI+soft", "88.74", "coverage"], ["attention/SSA-s0", "attention/soft-s0"]),
+        ("temperature", ["persons=4"], 2, ["sharpness"], ["temperature/SSA-s0-persons=4"]),
+        ("gradients", ["persons=8", "epochs=1"], 1, ["norm"], ["gradients/SSA-s0-epochs=1-persons=8"]),
+        ("qualitative", ["module=MSFI"], 3, ["tiny/ablation/MSFI-s0"], []),
+    ],
+)
+def test_notebooks_about_runs_train_what_is_missing(
+    project: Path, name: str, parameters: list[str], figures: int, texts: list[str], measurements: list[str]
+) -> None:
+    out = project / f"{name}.ipynb"
+    ended = papermill(project, ROOT / "experiments" / f"{name}.ipynb", out, "preset=tiny", *parameters)
+    assert ended.returncode == 0, ended.stderr
+    found = outputs(out)
+    assert found.count("<svg ") == figures
+    assert [text for text in texts if text not in found] == []
+    for measurement in measurements:
+        run = json.loads((project / f"experiments/results/tiny/{measurement}/run.json").read_text(encoding="utf-8"))
+        assert run["key"] in found
+
+
+@pytest.mark.parametrize("notebook", sorted(ROOT.glob("experiments/*.ipynb")), ids=lambda path: path.stem)
+def test_every_figure_has_alternative_text(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    drawing = [cell for cell in cells if cell["source"] and "".join(cell["source"]).rstrip().endswith(");")]
+    assert [
+        cell["id"] for cell in drawing if not cell["metadata"].get("mystnb", {}).get("image", {}).get("alt")
+    ] == []
+
+
+@pytest.mark.parametrize(
     ("parameter", "sentence"),
     [
         ("modul=SSA", "unknown parameter 'modul': allowed are module, preset, seed"),
-        ("module=SSSA", "module 'SSSA' is no row of Table 2: allowed are Baseline, MSFI"),
+        ("module=SSSA", "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI"),
         ("epochs=two", "epochs is 'two': allowed is a whole number from 1"),
     ],
 )
