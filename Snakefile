@@ -36,6 +36,8 @@ rule book:
     input:
         PAGES,
         expand("book/runs/{preset}/{table}.ipynb", preset=preset, table=TABLES),
+        f"book/runs/{preset}/explore.ipynb",
+        f"book/runs/{preset}/stress.ipynb" if preset in EPHEMERAL else [],  # drawn people have dials
     shell:
         "jupyter-book build book/ --all -W -n --keep-going --quiet"
 
@@ -106,3 +108,19 @@ rule table:
     run:
         shell("papermill {input.notebook} {log.notebook} --no-progress-bar -p preset {wildcards.preset} < /dev/null")
         publish(log.notebook, output[0], f"Table {wildcards.table[-1]} on {wildcards.preset}")
+
+
+rule about_runs:
+    input:
+        notebook="experiments/{page}.ipynb",
+        sources=SOURCES,
+        pages=lambda w: PAGES if w.preset == preset else [],
+    output:
+        "book/runs/{preset}/{page}.ipynb",
+    log:
+        notebook="book/_build/logs/{preset}/{page}.ipynb",
+    wildcard_constraints:
+        page="explore|stress",
+    run:
+        shell("papermill {input.notebook} {log.notebook} --no-progress-bar -p preset {wildcards.preset} < /dev/null")
+        publish(log.notebook, output[0], f"{wildcards.page.capitalize()} on {wildcards.preset}")

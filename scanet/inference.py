@@ -1,7 +1,8 @@
 """From a trained network to joints in the photograph's pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,38 @@ class Example:
     heat: np.ndarray
     attention: list[np.ndarray]
     rank: float
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One pass over one picture, as a stack sees it. joints: (j, 2) edge coordinates in the picture; heatmap: (h, w);
+    attention: (h, w), None if the row has none.
+    """
+
+    joints: np.ndarray
+    heatmap: np.ndarray
+    attention: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture (s, s, 3) in [0, 1], its annotation (j, 2) if there is one, and the looks without and with noise."""
+
+    image: np.ndarray
+    truth: np.ndarray | None
+    quiet: Look
+    noisy: Look | None
+
+
+def varied(model: SCANet, **changes: Any) -> SCANet:
+    """A network of the same weights, which the two share, with other settings that have no weights of their own.
+
+    changes: fields of `Network`, such as tau or test_map.
+    """
+    with torch.device("meta"):  # no initial values are drawn
+        other = SCANet(replace(model.config, **changes))
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.train(model.training)
 
 
 def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) -> Float[Tensor, "b j h w"]:

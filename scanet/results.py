@@ -210,6 +210,13 @@ def records(preset: str, experiment: str = "ablation") -> list[Record]:
     return sorted(canonical, key=lambda r: (order.index(r.settings["module"]), r.settings["seed"]))
 
 
+def trained() -> list[Record]:
+    """All records with their weights on this machine, of every preset and experiment, by name."""
+    paths = sorted(results_folder().glob("*/*/[!.]*/weights.safetensors"))
+    found = [load(path.parent) for path in paths]
+    return [record for record in found if record is not None]
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Something measured on finished runs: a folder of run.json and table.csv, named like a run's."""
