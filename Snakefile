@@ -17,15 +17,22 @@ if preset not in PRESETS:
 REPORT = [name for name, row in ROWS.items() if row.place in ("Table 2", "Fig. 4")]
 PAGES = expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=REPORT, seed=seeds)
 CODE = [*glob_wildcards("scanet/{module}.py")[0]]
-# The notebooks about several runs: the rows whose runs they use, and whether they measure each seed by itself.
+# The notebooks about several runs: the rows whose runs they use, and the seeds that they are called with. The page is
+# the last call's, with seed 0, and shows what has been measured with all of them. None: it takes no seed.
+EACH = [*reversed(seeds)]
 NOTEBOOKS = {
-    "table1": (REPORT, False),
-    "table2": (REPORT, False),
-    "attention": (["MSFI", "SSA", "soft"], True),
-    "temperature": (["SSA"], True),
-    "gradients": ([], True),  # trains for itself
-    "qualitative": (["ALL"], False),
+    "table1": (REPORT, [None]),
+    "table2": (REPORT, [None]),
+    "attention": (["MSFI", "SSA", "soft"], EACH),
+    "temperature": (["SSA"], EACH),
+    "gradients": ([], EACH),  # trains for itself, as does choices
+    "qualitative": (["ALL"], [0]),
+    "stress": (REPORT, [None]),
+    "explore": (["SSA"], [0]),
+    "choices": ([], EACH),
 }
+# Not in the report: stress where people are not drawn and have no dials; choices, which takes hours.
+SHOWN = [name for name in NOTEBOOKS if name != "choices" and (name != "stress" or preset in EPHEMERAL)]
 SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]
 
 
@@ -43,7 +50,7 @@ localrules:
 rule book:
     input:
         PAGES,
-        expand("book/runs/{preset}/{notebook}.ipynb", preset=preset, notebook=NOTEBOOKS),
+        expand("book/runs/{preset}/{notebook}.ipynb", preset=preset, notebook=SHOWN),
     shell:
         "jupyter-book build book/ --all -W -n --keep-going --quiet"
 
@@ -119,11 +126,10 @@ rule notebook:
     log:
         notebook="book/_build/logs/{preset}/{notebook}.ipynb",
     resources:
-        gpu=lambda w: int(NOTEBOOKS[w.notebook][1]),
+        gpu=1,
     run:
-        # The page is seed 0's, made last: it shows what has been measured with all of them.
-        for seed in reversed(seeds) if NOTEBOOKS[wildcards.notebook][1] else [0]:
-            seeded = "" if wildcards.notebook.startswith("table") else f"-p seed {seed}"
+        for seed in NOTEBOOKS[wildcards.notebook][1]:
+            seeded = "" if seed is None else f"-p seed {seed}"
             shell(
                 "papermill {input.notebook} {log.notebook} --no-progress-bar"
                 " -p preset {wildcards.preset} {seeded} < /dev/null"

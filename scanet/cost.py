@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def parameters(config: Network) -> int:
         return sum(p.numel() for p in SCANet(config).parameters())
 
 
+@cache
 def flops(config: Network, input_size: int = 256) -> int:
     """Floating-point operations of the convolutions for one image, forward, a multiply-add being two.
 

@@ -158,17 +158,16 @@ def open_store(settings: Settings, *, progress: bool = True) -> Store:
                 f"give the data set's folder, as in `-p data FOLDER`, "
                 f"or fill the store once with `scanet prepare {settings.dataset} FOLDER`"
             )
-        folder = _synthetic_folder(settings)
-        if not folder.exists():
-            synthetic.write(
-                folder,
-                train=settings.synthetic_train,
-                valid=settings.synthetic_valid,
-                part_scale=settings.part_scale,
-                clutter=settings.clutter,
-                progress=progress,
-            )
-        prepare("synthetic", folder, path, settings.resolution, progress=progress)
+        _draw(
+            _synthetic_folder(settings),
+            path,
+            settings.resolution,
+            train=settings.synthetic_train,
+            valid=settings.synthetic_valid,
+            part_scale=settings.part_scale,
+            clutter=settings.clutter,
+            progress=progress,
+        )
     return _right_store(path, settings)
 
 
@@ -177,6 +176,33 @@ def _right_store(path: Path, settings: Settings) -> Store:
     if store.dataset != settings.dataset:
         raise UserError(f"{path} holds {store.dataset}, but preset {settings.preset!r} is for {settings.dataset}")
     return store
+
+
+def _draw(folder: Path, path: Path, resolution: int, *, progress: bool, **how: Any) -> None:
+    """Draw people into `folder`, if it is not there yet, and fill the store at `path`. how: as `synthetic.write`."""
+    if not folder.exists():
+        synthetic.write(folder, **how, progress=progress)
+    prepare("synthetic", folder, path, resolution, progress=progress)
+
+
+#: Seed of the people drawn to test on; those to train and to validate on are drawn with 0.
+TEST_SEED = 1
+
+
+def drawn_for_testing(
+    persons: int, part_scale: float, clutter: float, resolution: int, *, progress: bool = True
+) -> Store:
+    """Drawn people whom no run has trained or been validated on, as validation persons; drawn where not yet done.
+
+    The first persons of a larger set are those of a smaller one, and at every part_scale and clutter the same people
+    stand in the same poses.
+    """
+    folder = data_folder() / f"synthetic-test-{persons}-p{part_scale:g}-c{clutter:g}"
+    path = folder.with_name(f"{folder.name}-{resolution}.h5")
+    if not path.exists():
+        how = {"train": 0, "valid": persons, "part_scale": part_scale, "clutter": clutter, "seed": TEST_SEED}
+        _draw(folder, path, resolution, progress=progress, **how)
+    return Store(path)
 
 
 @dataclass(frozen=True)

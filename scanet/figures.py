@@ -14,7 +14,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, limb_colour
-from scanet.inference import Example
+from scanet.config import ROWS
+from scanet.inference import Example, View
 from scanet.skeleton import Skeleton
 from scanet.temperature import NOISE
 
@@ -65,20 +66,36 @@ def pose(
     joints, truth: (j, 2) edge coordinates in the picture; limbs with a NaN end are left out.
     """
     ax.imshow(image.clip(0, 1), extent=(0, image.shape[1], image.shape[0], 0))
+    sides: dict[str, list[list[int]]] = {}
     for first, second in skeleton.limbs:
         ends = skeleton.index(first, second)
-        if truth is not None:
-            ax.plot(*truth[ends].T, color="white", linewidth=3.5, alpha=0.6, solid_capstyle="round")
-        ax.plot(*joints[ends].T, color=limb_colour((first, second)), linewidth=2, solid_capstyle="round")
+        sides.setdefault(limb_colour((first, second)), []).append(ends)
+    if truth is not None:
+        limbs = [ends for limbs in sides.values() for ends in limbs]
+        ax.plot(*_broken(truth, limbs), color="white", linewidth=3.5, alpha=0.6, solid_capstyle="round")
+    for colour, limbs in sides.items():
+        ax.plot(*_broken(joints, limbs), color=colour, linewidth=2, solid_capstyle="round")
     return _bare(ax, image)
 
 
-def attention(image: np.ndarray, weights: np.ndarray, ax: Axes) -> Axes:
-    """A spatial attention map (h, w) over its grey picture (s, s, 3): yellow is the map's highest value."""
+def attention(
+    image: np.ndarray, weights: np.ndarray, ax: Axes, *, limits: tuple[float | None, float | None] = (None, None)
+) -> Axes:
+    """A spatial attention map (h, w) over its grey picture (s, s, 3), from blue to yellow.
+
+    limits: the values that are all blue and all yellow; by default the map's lowest and highest.
+    """
     height, width = image.shape[:2]
     ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
-    ax.imshow(weights, cmap="viridis", alpha=0.65, extent=(0, width, height, 0), interpolation="nearest")
+    low, high = limits
+    extent = (0, width, height, 0)
+    ax.imshow(weights, cmap="viridis", alpha=0.65, vmin=low, vmax=high, extent=extent, interpolation="nearest")
     return _bare(ax, image)
+
+
+def _broken(joints: np.ndarray, limbs: list[list[int]]) -> np.ndarray:
+    """All limbs as one line (2, n) with gaps: a line for each would take most of a figure's time."""
+    return np.pad(joints[limbs], ((0, 0), (0, 1), (0, 0)), constant_values=np.nan).reshape(-1, 2).T
 
 
 def _bare(ax: Axes, image: np.ndarray) -> Axes:
@@ -318,6 +335,89 @@ def _label(ax: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
         )
+
+
+def explorer(view: View, skeleton: Skeleton, figure: Figure | None = None) -> Figure:
+    """The skeleton, the heat map and the attention of one picture; beneath, the same with noise in the attention.
+
+    Maps of sharper attention are coloured from 0 to 1, all others from their lowest to their highest value.
+    """
+    looks = {"without noise": view.quiet} | ({"with noise": view.noisy} if view.noisy else {})
+    columns = 2 if view.quiet.attention is None else 3
+    figure = figure or plt.figure()
+    figure.set_size_inches(2.5 * columns, 2.75 * len(looks))
+    # Places by hand: to find them would take half of the explorer's time.
+    top = 0.91 if len(looks) == 1 else 0.95
+    places = {"left": 0, "right": 1, "bottom": 0, "top": top, "wspace": 0.03, "hspace": 0.1}
+    grid = figure.subplots(len(looks), columns, squeeze=False, gridspec_kw=places)
+    for line, (title, one) in zip(grid, looks.items(), strict=True):
+        pose(view.image, one.joints, skeleton, line[0], truth=view.truth).set_title(title, fontsize=9)
+        attention(view.image, one.heatmap, line[1])
+        line[1].set_title(f"heat map: {one.heatmap.min():.2g} to {one.heatmap.max():.2g}", fontsize=9)
+        if one.attention is not None:
+            attention(view.image, one.attention, line[2], limits=(0, 1) if view.noisy else (None, None))
+            line[2].set_title(f"attention: {one.attention.min():.2g} to {one.attention.max():.2g}", fontsize=9)
+    return figure
+
+
+def small_multiples(table: pd.DataFrame, y: str, label: str, *, background: pd.DataFrame | None = None) -> np.ndarray:
+    """A row of panels for each `module` of the table, in it one for each `axis`: y against `value`, 0 to 1.
+
+    Line: the mean over the seeds; shaded: from the lowest seed to the highest. background: rows of one more module,
+    drawn in grey in every panel. Without it zero is marked. The panels of an axis share their scale.
+    """
+    axes, modules = table["axis"].unique(), table["module"].unique()
+    figure = plt.figure(figsize=(2.6 * len(axes) + 0.6, 1.35 * len(modules) + 0.5), layout="constrained")
+    grid: np.ndarray = figure.subplots(len(modules), len(axes), sharex=True, sharey="col", squeeze=False)
+    for line, module in zip(grid, modules, strict=True):
+        for ax, axis in zip(line, axes, strict=True):
+            layers = [(table[table["module"] == module], BLUE)]
+            if background is None:
+                ax.axhline(0, color="black", linewidth=0.8)
+            else:
+                layers.insert(0, (background, GREY))
+            for rows, colour in layers:
+                here = rows[rows["axis"] == axis]
+                sns.lineplot(
+                    here, x="value", y=y, color=colour, errorbar=("pi", 100), marker="o", markersize=4, ax=ax
+                )
+            ax.set(xlabel=axis.replace("_", " "), ylabel="", xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
+        line[0].set_title(ROWS[module].title, fontsize=9, loc="left")
+    figure.supylabel(label, fontsize=10)
+    return grid
+
+
+def specification_curve(
+    effects: pd.DataFrame, readings: Sequence[str], label: str, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Sorted effects, and beneath each the readings that were taken for it; the one without any is orange.
+
+    effects: a row a specification, in the order to show: effect, low and high (points), and for each of `readings`
+    whether it was taken. Thin lines go from low to high.
+    """
+    if axes is None:
+        figure = plt.figure(figsize=(8, 3 + 0.22 * len(readings)), layout="constrained")
+        ratios = [2.6, 0.22 * len(readings)]
+        axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": ratios})
+    curve, dashboard = axes = tuple(axes)
+    taken = effects[list(readings)].to_numpy(bool)
+    colours = [BLUE if line.any() else ORANGE for line in taken]
+    x = np.arange(len(effects))
+    curve.vlines(x, effects["low"], effects["high"], colors=colours, linewidth=1)
+    curve.scatter(x, effects["effect"], c=colours, s=22, zorder=3)
+    curve.axhline(0, color="black", linewidth=0.8)
+    curve.set_ylabel(label)
+    for row in range(len(readings)):
+        dashboard.axhline(row, color=GREY, linewidth=0.4, alpha=0.4)
+    columns, rows = np.nonzero(taken)
+    dashboard.scatter(columns, rows, color=BLUE, s=14, marker="s")
+    dashboard.set(yticks=range(len(readings)), yticklabels=readings, xticks=[], ylim=(len(readings) - 0.5, -0.5))
+    dashboard.set_xlabel("specifications, smallest effect first")
+    for ax in axes:
+        ax.grid(visible=False)
+    dashboard.spines[:].set_visible(False)
+    dashboard.tick_params(length=0, labelsize=8)
+    return axes
 
 
 def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

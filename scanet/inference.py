@@ -60,6 +60,27 @@ def varied(model: SCANet, **changes: Any) -> SCANet:
     return other.train(model.training)
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One pass over one picture, as a stack sees it. joints: (j, 2) edge coordinates in the picture; heatmap: (h, w);
+    attention: (h, w), None if the row has none.
+    """
+
+    joints: np.ndarray
+    heatmap: np.ndarray
+    attention: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture (s, s, 3) in [0, 1], its annotation (j, 2) if there is one, and the looks without and with noise."""
+
+    image: np.ndarray
+    truth: np.ndarray | None
+    quiet: Look
+    noisy: Look | None
+
+
 def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) -> Float[Tensor, "b j h w"]:
     """The last stack's heat maps without noise in the attention; all but "none" average in the mirrored image's."""
     with autocast(images.device):

@@ -218,6 +218,13 @@ def seeds(settings: Settings, experiment: str = "ablation") -> list[Record]:
     return sorted(same, key=lambda r: r.settings["seed"])
 
 
+def trained() -> list[Record]:
+    """All records with their weights on this machine, of every preset and experiment, by name."""
+    paths = sorted(results_folder().glob("*/*/[!.]*/weights.safetensors"))
+    found = [load(path.parent) for path in paths]
+    return [record for record in found if record is not None]
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Something measured on finished runs: a folder of run.json and table.csv, named like a run's."""

@@ -68,6 +68,28 @@ def test_final_model_and_table_at_tiny(project: Path) -> None:
     assert text.count("MPII test") >= 10
 
 
+def test_stress_explore_and_choices_at_tiny(project: Path) -> None:
+    """After a Baseline and an SSA; the explorer's controls are no part of what a page can show."""
+    trained = "from scanet.config import resolve; from scanet.experiment import run_or_load;" + "".join(
+        f"run_or_load(resolve(preset='tiny', module={module!r}), progress=False);" for module in ("Baseline", "SSA")
+    )
+    home = os.environ | {"SCANET_HOME": str(project)}
+    subprocess.run([sys.executable, "-c", trained], env=home, check=True, capture_output=True)
+    out = project / "stress.ipynb"
+    ended = papermill(project, ROOT / "experiments/stress.ipynb", out, "preset=tiny", "persons=4", "steps=2")
+    assert ended.returncode == 0, ended.stderr
+    assert outputs(out).count("<svg ") == 2
+    out = project / "explore.ipynb"
+    ended = papermill(project, ROOT / "experiments/explore.ipynb", out, "preset=tiny")
+    assert ended.returncode == 0, ended.stderr
+    assert outputs(out).count("<svg ") == 1
+    out = project / "choices.ipynb"
+    ended = papermill(project, ROOT / "experiments/choices.ipynb", out, "preset=tiny", "specifications=2")
+    assert ended.returncode == 0, ended.stderr
+    assert outputs(out).count("<svg ") == 3
+    assert (project / "experiments/results/tiny/choices/SSA-s0-specifications=2/table.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "figures", "texts", "measurements"),
     [

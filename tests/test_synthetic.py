@@ -235,7 +235,7 @@ def test_a_dial_outside_its_range_is_refused(dials: dict[str, float], tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "value", "least"), [("train", 0, 1), ("valid", -3, 1), ("seed", -1, 0)])
+@pytest.mark.parametrize(("name", "value", "least"), [("train", -1, 0), ("valid", -3, 1), ("seed", -1, 0)])
 def test_too_small_a_number_is_refused(name: str, value: int, least: int, tmp_path: Path) -> None:
     numbers = {"train": 1, "valid": 1, name: value}
     with pytest.raises(UserError, match=f"{name} is {value}.*at least {least}"):

@@ -584,7 +584,7 @@ def write(
 
     train, valid: numbers of photographs. Photograph i of a split depends on the seed, the dials and i alone.
     """
-    for name, value, least in (("train", train, 1), ("valid", valid, 1), ("seed", seed, 0)):
+    for name, value, least in (("train", train, 0), ("valid", valid, 1), ("seed", seed, 0)):
         if value < least:
             raise UserError(f"{name} is {value}, but must be at least {least}: give a larger number.")
     records: list[ImageRecord] = []

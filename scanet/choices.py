@@ -1,0 +1,286 @@
+"""The points that the paper leaves open, varied one by one and together: does a finding hang on one of them?
+
+A specification is a choice of the other reading at some of the points, by name; the empty one is the package's own.
+A finding is the difference of two rows of Table 2 under one specification. The rows are trained anew for it with a
+small budget, apart from what can be told from a trained network: the map in testing, and the mean's convention.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from scanet import results
+from scanet.config import ROWS, Row, Settings, changed_dials
+from scanet.data.loader import Persons
+from scanet.device import pick_device
+from scanet.experiment import Run, measure_or_load, open_store, run_or_load, scores
+from scanet.files import UserError
+from scanet.inference import predict, varied
+from scanet.pckh import CONVENTIONS
+from scanet.tables import CONVENTION
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An open point. name: the setting's. readings: the values in use, of which the preset has one or none.
+
+    acts: on which rows: "all", those with "msfi", "bdmp" or sharper "attention", or the "reference" alone. trained:
+    whether another reading is another training. title: what a figure calls another reading, with {} for its value.
+    """
+
+    name: str
+    title: str
+    readings: tuple[Any, ...]
+    acts: Literal["all", "msfi", "bdmp", "attention", "reference"] = "all"
+    trained: bool = True
+
+    def others(self, settings: Settings) -> tuple[Any, ...]:
+        """The readings that are not the settings' own."""
+        own = {"reference": "Baseline", "convention": CONVENTION}.get(self.name, getattr(settings, self.name, None))
+        return tuple(value for value in self.readings if value != own)
+
+    def on(self, row: Row) -> bool:
+        """Whether the row's network or training depends on it."""
+        return {
+            "all": self.name != "convention",
+            "msfi": row.msfi,
+            "bdmp": row.bdmp,
+            "attention": row.attention == "sharper",
+            "reference": False,
+        }[self.acts]
+
+
+#: PROTOCOL of the paper, where it is silent or has two readings; book/protocol/open-choices.md explains each.
+CHOICES = (
+    Choice(
+        "reference", "extra residual block in the Baseline too", ("Baseline", "Block"), "reference", trained=False
+    ),
+    Choice("attention_place", "SSA before the output layers", ("output", "features"), "attention"),
+    Choice("attention_skip", "skip around SSA", (False, True), "attention"),
+    Choice("attention_noise", "no noise in training", (True, False), "attention"),
+    Choice("test_map", "mean of the noisy maps in testing", ("noise-free", "mean"), "attention", trained=False),
+    Choice("tau", "temperature {}", (1.0, 0.5, 2.0), "attention"),
+    Choice("shared_messages", "one H and G for all levels", (False, True), "bdmp"),
+    Choice("upsampling", "bilinear up-sampling", ("nearest", "bilinear"), "msfi"),
+    Choice("heatmap_std", "first heat-map weights: {}", (0.001, None)),
+    Choice("sigma", "targets' sigma {}", (1.75, 1.0)),
+    Choice("target", "targets on cell centres", ("subpixel", "floor")),
+    Choice("convention", "mean weighted by joints", (CONVENTION, "official"), trained=False),
+)
+
+#: A row, and the one that the paper compares it with. `reference` may put the row Block in the Baseline's place.
+FINDINGS: Mapping[str, str] = {"MSFI": "Baseline", "BDMP": "MSFI", "SSA": "MSFI"}
+#: All rows that are trained.
+ROWS_NEEDED = ("Baseline", "Block", "MSFI", "BDMP", "SSA")
+#: What a run of a specification takes in place of the preset's own length and number of persons.
+BUDGETS: Mapping[str, Mapping[str, int]] = {
+    "tiny": {"epochs": 1},
+    "quick": {"epochs": 2, "limit": 1500},
+    "lspet-small": {"epochs": 3, "limit": 2500},
+}
+
+Specification = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """epochs, limit (persons of each split): of every run; None takes `BUDGETS`'. specifications: only the first so
+    many of each finding; None: all.
+    """
+
+    epochs: int | None = None
+    limit: int | None = None
+    specifications: int | None = None
+
+
+def relevant(finding: str) -> list[Choice]:
+    """The choices on which the difference between the finding's row and its reference can depend."""
+    rows = (ROWS[finding], ROWS[FINDINGS[finding]])
+    return [
+        choice
+        for choice in CHOICES
+        if choice.name == "convention"
+        or any(choice.on(row) for row in rows)
+        or (choice.acts == "reference" and FINDINGS[finding] == "Baseline")
+    ]
+
+
+def plackett_burman() -> np.ndarray:
+    """(12, 11) of 0 and 1: eleven two-level choices in twelve specifications (Plackett and Burman, 1946).
+
+    Each choice is on in half of them, each pair of choices in a quarter; the last specification has none on.
+    """
+    first = np.array([1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0])
+    return np.vstack([*(np.roll(first, shift) for shift in range(11)), np.zeros(11, int)])
+
+
+def specifications(finding: str, settings: Settings, first: int | None = None) -> list[Specification]:
+    """The package's own reading, every other reading alone, then several together by `plackett_burman`.
+
+    first: only so many of them.
+    """
+    choices = relevant(finding)
+    found: list[Specification] = [{}]
+    found += [{choice.name: value} for choice in choices for value in choice.others(settings)]
+    # `reference` and `attention_place` never act on one finding, so they can share a column.
+    columns = [choice.name for choice in CHOICES if choice.name != "reference"]
+    for line in plackett_burman():
+        on = dict(zip(columns, line, strict=True))
+        on["reference"] = on["attention_place"]
+        together = {choice.name: choice.others(settings)[0] for choice in choices if on[choice.name]}
+        if together not in found:
+            found.append(together)
+    return found[:first]
+
+
+def on_row(specification: Specification, row: str) -> Specification:
+    """The part of a specification that acts on one row."""
+    return {c.name: specification[c.name] for c in CHOICES if c.name in specification and c.on(ROWS[row])}
+
+
+def label(specification: Specification) -> str:
+    """The specification as a table's cell has it: "sigma=1.0, target=floor"."""
+    return ", ".join(f"{name}={value}" for name, value in specification.items()) or "the package's own"
+
+
+def rows_of(finding: str, specification: Specification) -> tuple[str, str]:
+    """The finding's row and the row that it is compared with."""
+    return finding, specification.get("reference", FINDINGS[finding])
+
+
+def measured(settings: Settings, dials: Choices, *, progress: bool = True) -> pd.DataFrame:
+    """PCKh of every row under every specification that a finding needs, of the settings' seed.
+
+    The runs lie under the experiment `choices-runs`, which git ignores; each row's table is a measurement, and is
+    loaded where it has been made.
+
+    Returns:
+        Of all seeds whose tables are there: module, seed, specification (`label` of the part that acts on the row),
+        then the mean in each convention.
+    """
+    needed: dict[str, list[Specification]] = {row: [] for row in ROWS_NEEDED}
+    for finding in FINDINGS:
+        for specification in specifications(finding, settings, dials.specifications):
+            for row in rows_of(finding, specification):
+                part = on_row(specification, row)
+                if part not in needed[row]:
+                    needed[row].append(part)
+    try:
+        store = open_store(settings, progress=progress)
+    except UserError:
+        if settings.data is not None:
+            raise
+        store = None
+    for row, parts in needed.items():
+        if parts:
+            here = replace(settings, module=row)
+            measure = partial(_measure, here, parts, dials, progress=progress)
+            print(measure_or_load(here, "choices", dials, measure, store=store))
+    overrides = settings.overrides() | changed_dials(dials)
+    folder = results.folder_of(settings, "choices").parent
+    found = [results.load_measurement(path.parent) for path in sorted(folder.glob("[!.]*/run.json"))]
+    same = [one for one in found if one is not None and one.run["overrides"] == overrides]
+    return pd.concat([one.table().assign(module=one.run["module"], seed=one.run["seed"]) for one in same])
+
+
+def _measure(settings: Settings, parts: Iterable[Specification], dials: Choices, *, progress: bool) -> pd.DataFrame:
+    given = {"epochs": dials.epochs, "limit": dials.limit}
+    budget: dict[str, Any] = {**BUDGETS.get(settings.preset, {}), **{k: v for k, v in given.items() if v is not None}}
+    trained = {choice.name for choice in CHOICES if choice.trained}
+    lines = []
+    for part in parts:
+        training = {name: value for name, value in part.items() if name in trained}
+        run = run_or_load(replace(settings, **budget, **training), "choices-runs", progress=progress)
+        means = {name: row["Mean"] for name, row in _rows(run, part).items()}
+        lines.append({"specification": label(part), **means})
+    return pd.DataFrame(lines)
+
+
+def _rows(run: Run, part: Specification) -> dict[str, dict[str, float]]:
+    """The run's rows in every convention, flip test; tested anew where the specification asks for another map."""
+    found = run.record.scores()
+    if "test_map" in part:
+        assert run.model is not None
+        assert run.store is not None
+        rows = run.record.predictions()["row"]
+        model = varied(run.model, test_map=part["test_map"]).to(pick_device())
+        persons = Persons(run.store, rows, pick_device())
+        predictions = predict(model, persons, size=run.settings.input_size, tta="flip")
+        found = scores(predictions, run.store, rows)
+    return {name: found.row(name) for name in CONVENTIONS}
+
+
+def effects(table: pd.DataFrame, finding: str, settings: Settings, first: int | None = None) -> pd.DataFrame:
+    """The finding under each of its specifications: a row each, the smallest effect first.
+
+    Columns: specification; effect (points, mean over the seeds), low and high (of single seeds), seeds; then for each
+    of `titles` whether that reading is taken.
+    """
+    means = table.set_index(["module", "specification", "seed"]).sort_index()
+    lines = []
+    for specification in specifications(finding, settings, first):
+        convention = specification.get("convention", CONVENTION)
+        ours, theirs = (
+            means.loc[(row, label(on_row(specification, row))), convention] for row in rows_of(finding, specification)
+        )
+        difference = (ours - theirs).dropna()
+        taken = {
+            title: name in specification and specification[name] == value
+            for title, name, value in _readings(finding, settings)
+        }
+        lines.append(
+            {
+                "specification": label(specification),
+                "effect": difference.mean(),
+                "low": difference.min(),
+                "high": difference.max(),
+                "seeds": len(difference),
+                **taken,
+            }
+        )
+    return pd.DataFrame(lines).sort_values("effect", ignore_index=True)
+
+
+def summary(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A line for each finding: its specifications, in how many the effect is above 0, and the effect's range."""
+    lines = {
+        f"{ROWS[finding].title} less {FINDINGS[finding]}": {
+            "specifications": len(table),
+            "above 0": int((table["effect"] > 0).sum()),
+            "lowest": table["effect"].min(),
+            "median": table["effect"].median(),
+            "highest": table["effect"].max(),
+        }
+        for finding, table in effects.items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("points")
+
+
+def leverage(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A line for each reading, a column for each finding: the mean effect with it less the mean effect without it."""
+    columns = {}
+    for finding, table in effects.items():
+        readings = [name for name in table.columns if table[name].dtype == bool and table[name].any()]
+        columns[finding] = {
+            name: table.loc[table[name], "effect"].mean() - table.loc[~table[name], "effect"].mean()
+            for name in readings
+        }
+    return pd.DataFrame(columns).rename_axis("points")
+
+
+def titles(finding: str, settings: Settings) -> list[str]:
+    """The columns of `effects` that say which readings are taken."""
+    return [title for title, *_ in _readings(finding, settings)]
+
+
+def _readings(finding: str, settings: Settings) -> list[tuple[str, str, Any]]:
+    """Every reading that is not the package's own: title, the choice's name, the reading."""
+    return [
+        (choice.title.format("PyTorch's" if value is None else value), choice.name, value)
+        for choice in relevant(finding)
+        for value in choice.others(settings)
+    ]

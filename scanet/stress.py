@@ -1,0 +1,129 @@
+"""PCKh against part scale and clutter, which the paper says its modules withstand (§1, §4) and never measures.
+
+Every value of an axis has a test set of drawn people made for it; the other dial stays where the training data has
+it. The people and their poses are the same at every value.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from scanet import results
+from scanet.config import ROWS, Settings, resolve
+from scanet.data.loader import Persons
+from scanet.device import pick_device
+from scanet.experiment import Run, drawn_for_testing, measure_or_load, run_or_load, scores
+from scanet.files import UserError
+from scanet.inference import predict
+from scanet.model import SCANet
+from scanet.tables import CONVENTION
+
+AXES = ("part_scale", "clutter")
+REFERENCE = "Baseline"
+
+
+@dataclass(frozen=True)
+class Stress:
+    """persons: drawn for each value. steps: values on each axis, evenly from 0 to 1, 2 or more."""
+
+    persons: int = 150
+    steps: int = 5
+
+
+def points(settings: Settings, dials: Stress) -> pd.DataFrame:
+    """The test sets: axis, value, and both dials. A set that lies on both axes is there twice."""
+    training = {axis: getattr(settings, axis) for axis in AXES}
+    values = np.linspace(0, 1, dials.steps).round(4).tolist()
+    return pd.DataFrame(
+        [{"axis": axis, "value": value, **training, axis: value} for axis in AXES for value in values]
+    )
+
+
+def measure(run: Run, model: SCANet, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
+    """A row for each value of each axis: axis, value, module, pckh (plain mean, one forward pass), persons."""
+    device = pick_device()
+    model = model.to(device)
+    found: dict[tuple[float, float], float] = {}
+    rows = []
+    for point in points(run.settings, dials).itertuples():
+        place = float(point.part_scale), float(point.clutter)
+        if place not in found:
+            store = drawn_for_testing(dials.persons, *place, run.settings.resolution, progress=progress)
+            persons = np.arange(len(store))
+            predictions = predict(model, Persons(store, persons, device), size=run.settings.input_size, tta="none")
+            found[place] = scores(predictions, store, persons).row(CONVENTION)["Mean"]
+        rows.append(
+            {
+                "axis": point.axis,
+                "value": point.value,
+                "module": run.settings.module,
+                "pckh": found[place],
+                "persons": dials.persons,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
+    """The tables of all canonical runs of the preset, with their seeds; measured where that has not been done.
+
+    Raises:
+        UserError: the preset learns from photographs, which have no dials, or lacks finished runs to compare.
+    """
+    if settings.dataset != "synthetic":
+        raise UserError(
+            f"preset {settings.preset!r} learns from photographs, and only drawn people have dials: give quick"
+        )
+    if dials.steps < 2:
+        raise UserError(f"steps is {dials.steps}: an axis has two ends, give 2 or more")
+    records = results.records(settings.preset)
+    modules = {record.settings["module"] for record in records}
+    if REFERENCE not in modules or len(modules) == 1:
+        raise UserError(
+            f"finished runs of preset {settings.preset!r} are of {sorted(modules)}, and it takes {REFERENCE} and "
+            "another row: make them with `papermill experiments/ablation.ipynb out.ipynb "
+            f"-p preset {settings.preset} -p module {REFERENCE}`"
+        )
+    tables = []
+    for record in records:
+        run = run_or_load(resolve(**record.settings), progress=progress)
+        model = run.model
+        if model is None:
+            raise UserError(
+                f"the weights of {record.name} are not on this machine: delete its record and train it again"
+            )
+        of_run = measure_or_load(
+            run.settings,
+            "stress",
+            dials,
+            lambda run=run, model=model: measure(run, model, dials, progress=progress),  # type: ignore[misc]
+            sources=[run],
+            store=run.store,
+        )
+        print(of_run)
+        tables.append(of_run.table().assign(seed=run.settings.seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all modules but the reference, with `difference`: PCKh less the reference's, of the same seed."""
+    place = ["axis", "value", "seed"]
+    reference = table[table["module"] == REFERENCE].set_index(place)["pckh"].rename("reference")
+    others = table[table["module"] != REFERENCE].join(reference, on=place, how="inner")
+    return others.assign(difference=others["pckh"] - others["reference"]).drop(columns="reference")
+
+
+def drops(table: pd.DataFrame) -> pd.DataFrame:
+    """For each module and axis, means over the seeds: PCKh at 0 and at 1, what is lost between them, and how much
+    less that is than the reference loses (above 0: more robust). Percent and points.
+    """
+    ends = table[table["value"].isin([0, 1])].pivot_table("pckh", ["axis", "module", "seed"], "value")
+    means = pd.DataFrame({"at 0": ends[0.0], "at 1": ends[1.0], "lost": ends[0.0] - ends[1.0]})
+    means = means.groupby(level=["axis", "module"]).mean()
+    order = [(axis, module) for axis in AXES for module in ROWS if (axis, module) in means.index]
+    reference = means.xs(REFERENCE, level="module")["lost"].reindex([axis for axis, _ in order])
+    means = means.loc[order]
+    means[f"less than {REFERENCE}"] = reference.to_numpy() - means["lost"]
+    titles = [(axis.replace("_", " "), ROWS[module].title) for axis, module in order]
+    return means.set_axis(pd.MultiIndex.from_tuples(titles, names=["Dial", "Method"]))
