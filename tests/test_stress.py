@@ -70,7 +70,7 @@ def test_the_table_has_the_runs_scores(table: pd.DataFrame) -> None:
 
 @pytest.mark.usefixtures("table")
 def test_a_measurement_is_kept_under_its_dials_and_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = results.folder_of(resolve(module="SSA", preset="tiny"), "stress", {"persons": 4, "steps": 3})
+    folder = results.folder_of(resolve(module="SSA", preset="tiny"), "stress", dials={"persons": 4, "steps": 3})
     kept = results.load_measurement(folder)
     assert kept is not None
     assert folder.name == "SSA-s0-persons=4-steps=3"
