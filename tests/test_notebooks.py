@@ -72,7 +72,7 @@ def test_final_model_and_table_at_tiny(project: Path) -> None:
     ("parameter", "sentence"),
     [
         ("modul=SSA", "unknown parameter 'modul': allowed are module, preset, seed"),
-        ("module=SSSA", "module 'SSSA' is no row of Table 2: allowed are Baseline, MSFI"),
+        ("module=SSSA", "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI"),
         ("epochs=two", "epochs is 'two': allowed is a whole number from 1"),
     ],
 )
