@@ -56,8 +56,14 @@ rule book:
 
 
 def publish(executed, page, title):
-    """A page of its own title, for pages that are made from one template. In it, {} is the template's title."""
+    """A page of its own title, for pages that are made from one template. In it, {} is the template's title.
+
+    The page notes the keys of the runs that it shows: the book's build compares them with the runs' own.
+    """
+    from scanet.results import named_in
+
     notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata["scanet"] = {"runs": named_in(nbformat.writes(notebook))}
     notebook.cells[0].source = re.sub("^# (.*)", lambda own: f"# {title.format(own[1])}", notebook.cells[0].source)
     nbformat.write(notebook, page)
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -216,6 +217,13 @@ def seeds(settings: Settings, experiment: str = "ablation") -> list[Record]:
     found = [load(path.parent) for path in folder.glob(f"{settings.module}-s*/run.json")]
     same = [record for record in found if record is not None and record.run["overrides"] == settings.overrides()]
     return sorted(same, key=lambda r: r.settings["seed"])
+
+
+def named_in(text: str) -> dict[str, str]:
+    """Name and key of every run and measurement on this machine that a text, such as a notebook's, names."""
+    runs = {"/".join(path.parts[-4:-1]): path for path in sorted(results_folder().glob("*/*/[!.]*/run.json"))}
+    found = [name for name in runs if re.search(rf"{re.escape(name)}(?![\w=-])", text)]
+    return {name: _read(runs[name])["key"] for name in found}
 
 
 def trained() -> list[Record]:

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from sphinx.errors import ExtensionError
+
+from scanet import results
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,3 +40,32 @@ def test_widgets_are_left_out_of_a_page(checks: SimpleNamespace) -> None:
     page = json.loads(source[0])
     assert ["".join(output["text"]) for output in page["cells"][1]["outputs"]] == ["kept"]
     assert "".join(page["cells"][1]["source"]) == "panel"
+
+
+def test_a_page_of_a_run_that_is_gone_or_another_stops_the_build(checks: SimpleNamespace, tmp_path: Path) -> None:
+    record = tmp_path / "experiments/results/tiny/ablation/SSA-s0/run.json"
+    record.parent.mkdir(parents=True)
+    page = nbformat.v4.new_notebook(metadata={"scanet": {"runs": {"tiny/ablation/SSA-s0": "a" * 16}}})
+    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda _: "x.ipynb"), srcdir=str(tmp_path / "book"))
+    source = [nbformat.writes(page)]
+    record.write_text(json.dumps({"key": "a" * 16}), encoding="utf-8")
+    checks.refuse_stale(app, "x", source)
+    checks.refuse_stale(app, "x", [nbformat.writes(nbformat.v4.new_notebook())])  # prose that shows no run
+    record.write_text(json.dumps({"key": "b" * 16}), encoding="utf-8")
+    with pytest.raises(ExtensionError, match=r"book/x\.ipynb shows tiny/ablation/SSA-s0, which has been made again"):
+        checks.refuse_stale(app, "x", source)
+    record.unlink()
+    with pytest.raises(ExtensionError, match=r"shows tiny/ablation/SSA-s0, which is not there: snakemake .*=tiny"):
+        checks.refuse_stale(app, "x", source)
+
+
+def test_runs_that_a_text_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSA-s0", "SSA-s0-tau=2.0", "SSA-s01", "MSFI-s0"):
+        (tmp_path / "tiny/ablation" / name).mkdir(parents=True)
+        (tmp_path / "tiny/ablation" / name / "run.json").write_text(json.dumps({"key": f"key of {name}"}))
+    monkeypatch.setattr(results, "results_folder", lambda: tmp_path)
+    text = "tiny/ablation/SSA-s0-tau=2.0: 2 epochs; tiny/ablation/MSFI-s0, and tiny/ablation/SACWA-s0."
+    found = results.named_in(text)
+    assert found == {
+        name: f"key of {name[14:]}" for name in ("tiny/ablation/MSFI-s0", "tiny/ablation/SSA-s0-tau=2.0")
+    }

@@ -1,7 +1,8 @@
-"""What the build does beyond Sphinx: failed notebooks stop it, docstrings are shown well, widgets are left out."""
+"""What the build does beyond Sphinx: failed and stale pages stop it, docstrings are shown well, widgets are dropped."""
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -22,6 +23,22 @@ def refuse_failed(app: Sphinx, docname: str, source: list[str]) -> None:
     stopped = notebook["metadata"].get("papermill", {}).get("exception")
     if stopped or any(output["output_type"] == "error" for output in outputs):
         raise ExtensionError(f"book/{docname}.ipynb holds a run that failed: run it again or delete the file")
+
+
+def refuse_stale(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A page shows runs by name. They have to be there, and still to be those that it was made from."""
+    if not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    for name, key in json.loads(source[0])["metadata"].get("scanet", {"runs": {}})["runs"].items():
+        path = Path(app.srcdir).parent / "experiments" / "results" / name / "run.json"
+        now = json.loads(path.read_text(encoding="utf-8"))["key"] if path.exists() else None
+        if now != key:
+            what = "is not there" if now is None else "has been made again since"
+            preset = name.partition("/")[0]
+            raise ExtensionError(
+                f"book/{docname}.ipynb shows {name}, which {what}: "
+                f"snakemake --cores 2 --forcerun notebook --config preset={preset} -- book"
+            )
 
 
 def drop_widgets(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -68,6 +85,7 @@ def drop_thebe(_app: Sphinx, _pagename: str, _templatename: str, context: dict[s
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", refuse_failed)
+    app.connect("source-read", refuse_stale)
     app.connect("source-read", drop_widgets)
     app.connect("autodoc-process-docstring", list_fields, priority=400)  # before napoleon
     app.connect("html-page-context", drop_thebe, priority=900)
