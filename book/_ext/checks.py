@@ -1,4 +1,4 @@
-"""What the build does beyond Sphinx: failed and stale pages stop it, docstrings are shown well, widgets are dropped."""
+"""What the build does beyond Sphinx: failed and stale pages stop it, docstrings are shown well, no widgets."""
 
 import json
 import re
