@@ -55,9 +55,14 @@ def overrides(settings: Settings, experiment: str, start: "Record | None" = None
 
 
 def key_of(settings: Settings, experiment: str, fingerprint: str, start: "Record | None" = None) -> str:
-    """16 hex digits of all that decides the run: settings, data, the training recipe, the start's key."""
+    """16 hex digits of all that decides the run: settings, data, the training recipe, the start's key.
+
+    Settings count where they differ from their defaults: one that is added later leaves all keys as they are.
+    """
+    defaults = {f.name: f.default for f in fields(settings)}
+    chosen = {name: value for name, value in settings.identity().items() if value != defaults[name]}
     before = {} if start is None else {"start": start.run["key"]}
-    return digest(experiment=experiment, settings=settings.identity(), data=fingerprint, recipe=RECIPE, **before)
+    return digest(experiment=experiment, settings=chosen, data=fingerprint, recipe=RECIPE, **before)
 
 
 def digest(**parts: Any) -> str:

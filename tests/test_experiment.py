@@ -136,6 +136,21 @@ def test_outdated_names_other_data_and_a_changed_preset(run: Run) -> None:
     assert run.record.outdated(changed, None) == "the preset has changed since (sigma)"
 
 
+def test_a_key_is_of_what_differs_from_the_defaults() -> None:
+    """So that the keys of finished runs outlive a new setting, as long as it is left alone."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(Settings):
+        novelty: int = 3
+
+    now = resolve(module="SSA", preset="tiny")
+    later = Later(**dataclasses.asdict(now))
+    key = results.key_of(now, "ablation", "f")
+    assert results.key_of(later, "ablation", "f") == key
+    assert results.key_of(dataclasses.replace(later, novelty=4), "ablation", "f") != key
+    assert results.key_of(dataclasses.replace(now, tau=0.5), "ablation", "f") != key
+
+
 def test_overrides_have_a_folder_of_their_own() -> None:
     plain = results.folder_of(resolve(module="SSA", preset="tiny", seed=2), "ablation")
     other = results.folder_of(resolve(module="SSA", preset="tiny", seed=2, tau=0.5, data="x"), "ablation")
