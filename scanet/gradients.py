@@ -33,8 +33,8 @@ MODULES = ("SSA", "soft", "MSFI")
 class Dials:
     """persons: training persons to learn from, in each of the `epochs`. batches: of them, to measure gradients on."""
 
-    persons: int = 160
-    epochs: int = 5
+    persons: int = 120
+    epochs: int = 4
     batches: int = 4
 
 

@@ -27,7 +27,7 @@ REFERENCE = "Baseline"
 class Stress:
     """persons: drawn for each value. steps: values on each axis, evenly from 0 to 1, 2 or more."""
 
-    persons: int = 150
+    persons: int = 100
     steps: int = 5
 
 
