@@ -66,7 +66,7 @@ def measure(run: Run, model: SCANet, dials: Stress, *, progress: bool = True) ->
 
 
 def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
-    """The tables of all canonical runs of the preset, with their seeds; measured where that has not been done.
+    """The tables of the preset's canonical runs of Table 2's rows, with their seeds; measured where lacking.
 
     Raises:
         UserError: the preset learns from photographs, which have no dials, or lacks finished runs to compare.
@@ -77,7 +77,7 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
         )
     if dials.steps < 2:
         raise UserError(f"steps is {dials.steps}: an axis has two ends, give 2 or more")
-    records = results.records(settings.preset)
+    records = [r for r in results.records(settings.preset) if ROWS[r.settings["module"]].place == "Table 2"]
     modules = {record.settings["module"] for record in records}
     if REFERENCE not in modules or len(modules) == 1:
         raise UserError(
