@@ -63,7 +63,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     means, seeds = ours.mean(), ours.size()
     lines: dict[tuple[str, str], dict[str, float]] = {}
     for module, row in ROWS.items():
-        if module in means.index or paper_row(module):
+        if paper_row(module):
             lines[row.title, PRINTED] = paper_row(module)
         if module in means.index:
             half = row_mean(of[module], tta).half_width()
@@ -85,8 +85,12 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """The differences of `table2` for `scanet.figures.differences`: "MSFI − Baseline", the others less MSFI."""
-    known = table[table["Δ MSFI"].notna()]
+    """The differences of `table2` for `scanet.figures.differences`: "MSFI − Baseline", the others less MSFI.
+
+    Of the rows that the paper gives a number for: others may lie so far off that no difference can be read.
+    """
+    printed = table.xs(PRINTED, level="Source").index
+    known = table[table["Δ MSFI"].notna() & table.index.get_level_values("Method").isin(printed)]
     comparison = [f"{title} − {'Baseline' if title == 'MSFI' else 'MSFI'}" for title, _ in known.index]
     index = pd.MultiIndex.from_arrays([comparison, known.index.get_level_values("Source")])
     return known[["Δ MSFI", "± Δ", "seeds"]].set_axis(["value", "half", "seeds"], axis=1).set_axis(index)
@@ -95,10 +99,10 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 def table1(records: Sequence[Record]) -> pd.DataFrame:
     """Table 1: the paper's lines on MPII's test set, and ours on the preset's validation persons. Percent.
 
-    Index: (method, scored on). Ours are in Table 1's convention ("official"), a line for each row, number of stacks
-    and way of testing with mirrored images, the mean over the seeds. Columns: the mean in front; "printed", the
-    parameters that the paper states, millions; "counted" and "GFLOP", of the network as it is here and for one image
-    of its size; "seeds".
+    Index: (method, scored on). Ours are in Table 1's convention ("official"), a line for each row that the paper gives
+    a number for, number of stacks and way of testing with mirrored images, the mean over the seeds. Columns: the mean
+    in front; "printed", the parameters that the paper states, millions; "counted" and "GFLOP", of the network as it
+    is here and for one image of its size; "seeds".
 
     Raises:
         UserError: the records have several presets.
@@ -113,6 +117,8 @@ def table1(records: Sequence[Record]) -> pd.DataFrame:
         lines[method if method != "ours" else "the paper's", "MPII test"] = line | _costs(known.get(method), 256)
     groups: dict[tuple[int, int], list[Record]] = {}
     for record in records:
+        if not paper_row(record.settings["module"]):  # such as soft attention: no method of the paper's
+            continue
         place = list(ROWS).index(record.settings["module"])
         groups.setdefault((record.settings["stacks"], place), []).append(record)
     for (stacks, _), group in sorted(groups.items()):
