@@ -99,10 +99,10 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 def table1(records: Sequence[Record]) -> pd.DataFrame:
     """Table 1: the paper's lines on MPII's test set, and ours on the preset's validation persons. Percent.
 
-    Index: (method, scored on). Ours are in Table 1's convention ("official"), a line for each row that the paper gives
-    a number for, number of stacks and way of testing with mirrored images, the mean over the seeds. Columns: the mean
-    in front; "printed", the parameters that the paper states, millions; "counted" and "GFLOP", of the network as it
-    is here and for one image of its size; "seeds".
+    Index: (method, scored on). Ours are in Table 1's convention ("official"), a line for each row that the paper
+    gives a number for, number of stacks and way of testing with mirrored images, the mean over the seeds. Columns:
+    the mean in front; "printed", the parameters that the paper states, millions; "counted" and "GFLOP", of the
+    network as it is here and for one image of its size; "seeds".
 
     Raises:
         UserError: the records have several presets.
