@@ -17,10 +17,12 @@ from scanet import results
 from scanet.config import ROWS, Row, Settings, changed_dials
 from scanet.data.loader import Persons
 from scanet.device import pick_device
-from scanet.experiment import Run, measure_or_load, open_store, run_or_load, scores
-from scanet.files import UserError
+from scanet.evaluation import scores
 from scanet.inference import predict, varied
+from scanet.measurements import measure_or_load
 from scanet.pckh import CONVENTIONS
+from scanet.runs import Run, run_or_load
+from scanet.stores import open_or_none
 from scanet.tables import CONVENTION
 
 
@@ -169,12 +171,7 @@ def measured(settings: Settings, dials: Choices, *, progress: bool = True) -> pd
                 part = on_row(specification, row)
                 if part not in needed[row]:
                     needed[row].append(part)
-    try:
-        store = open_store(settings, progress=progress)
-    except UserError:
-        if settings.data is not None:
-            raise
-        store = None
+    store = open_or_none(settings, progress=progress)
     for row, parts in needed.items():
         if parts:
             here = replace(settings, module=row)

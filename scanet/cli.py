@@ -93,13 +93,13 @@ def prepare_synthetic(
 
     Example: scanet prepare synthetic
     """
-    from scanet import experiment
+    from scanet import stores
 
     settings = resolve(preset=preset)
     if settings.dataset != "synthetic":
         names = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
         raise UserError(f"preset {preset!r} has no synthetic data: choose one of {', '.join(names)}")
-    store = experiment.open_store(settings)
+    store = stores.open_store(settings)
     print(f"{len(store)} persons in {store.path}")
 
 
@@ -125,7 +125,7 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
 
     import torch
 
-    from scanet import experiment
+    from scanet import stores
     from scanet.data.person import Reading
     from scanet.device import peak_memory
     from scanet.files import data_folder
@@ -139,7 +139,7 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
 
     path = output or data_folder() / f"{dataset}-{resolution}.h5"
     start = time.perf_counter()
-    report = experiment.prepare(dataset, folder, path, resolution, on_read=tell)
+    report = stores.prepare(dataset, folder, path, resolution, on_read=tell)
     seconds = time.perf_counter() - start
     again = f" ({report.resumed} of them from before)" if report.resumed else ""
     outside = f", {len(report.outside)} persons outside their photograph" if report.outside else ""
@@ -166,10 +166,10 @@ def train(
 
     On several GPUs: accelerate launch --multi_gpu -m scanet.cli train SSA --preset paper
     """
-    from scanet import experiment, processes, tables
+    from scanet import processes, runs, tables
 
     settings = resolve(module=module, preset=preset, seed=seed, data=data, epochs=epochs, tta=tta)
-    run = experiment.run_or_load(settings)
+    run = runs.run_or_load(settings)
     if processes.rank() > 0:
         return
     print(run)
@@ -190,12 +190,12 @@ def plan(
 
     Example: scanet plan --preset paper --final
     """
-    from scanet import experiment
+    from scanet import runs
     from scanet.config import FINAL_STACKS, final_stages
 
     stacks = stacks or (FINAL_STACKS if final else None)
     settings = resolve(module=module, preset=preset, stacks=stacks, epochs=epochs, data=data)
-    found = experiment.plan(final_stages(settings) if final else [settings])
+    found = runs.plan(final_stages(settings) if final else [settings])
     print(json.dumps(found.as_dict(), indent=2) if as_json else found)
 
 
@@ -212,16 +212,16 @@ def evaluate(
 
     Example: scanet evaluate predictions.h5 --truth valid.h5
     """
-    from scanet import experiment, tables
+    from scanet import evaluation, tables
     from scanet.pckh import CONVENTIONS
 
     if what.is_dir():
         settings = resolve(tta=tta)
-        scores, about = experiment.evaluate(what, data, settings.tta, progress=not as_json)
+        scores, about = evaluation.evaluate(what, data, settings.tta, progress=not as_json)
     elif truth is None:
         raise UserError(f"{what} is no folder of a run: for a prediction file, give --truth FILE as well")
     else:
-        scores, about = experiment.evaluate_file(what, truth, key), f"{what.name} against {truth.name}"
+        scores, about = evaluation.evaluate_file(what, truth, key), f"{what.name} against {truth.name}"
     if as_json:
         words = {name: str(convention) for name, convention in CONVENTIONS.items()}
         print(json.dumps({"what": about, "conventions": words, **scores.as_dict()}))
@@ -246,12 +246,12 @@ def submit(
     Example: scanet submit experiments/results/paper/ablation/SSA-s0 --mat mpii/mpii_human_pose_v1_u12_1.mat
     --data data/mpii-320.h5
     """
-    from scanet import experiment
+    from scanet import evaluation
     from scanet.device import describe, pick_device
 
     settings = resolve(tta=tta)
     print(f"Device: {describe(pick_device())}")
-    images, persons = experiment.submit(run, mat, data, settings.tta, output)
+    images, persons = evaluation.submit(run, mat, data, settings.tta, output)
     print(f"{persons} persons in {images} test images: {output}")
 
 
@@ -278,7 +278,7 @@ def predict(
 
     Example: scanet predict photo.jpg --box 120 40 200 480
     """
-    from scanet import experiment, photo
+    from scanet import photo
     from scanet.device import describe, pick_device
 
     settings = resolve(tta=tta)
@@ -295,7 +295,7 @@ def predict(
             "small, boxes are needed: give --box or --boxes",
             file=sys.stderr,
         )
-    failed = experiment.predict_photos(
+    failed = photo.predict_photos(
         photos, [box] if box is not None else listed, predictor, settings.tta, output,
         lambda path, picture, count: print(f"{path}: {count} person{'s' * (count != 1)}, {picture}"),
     )  # fmt: skip
@@ -317,9 +317,9 @@ def export(
 
     Example: scanet export experiments/results/lspet/ablation/SSA-s0 --output scanet/weights/scanet.safetensors
     """
-    from scanet import experiment
+    from scanet import export
 
-    full, half = experiment.export(run, output, data)
+    full, half = export.write(run, output, data)
     print(f"{output}, {output.stat().st_size / 1e6:.2f} MB: PCKh {half:.2f} in half precision, {full:.2f} in full")
 
 
@@ -342,8 +342,7 @@ def bench(
 
     Example: scanet bench --rows Baseline,ALL
     """
-    from scanet import experiment
-    from scanet.bench import report
+    from scanet.bench import report, run
     from scanet.device import describe, pick_device
 
     where = pick_device(device)
@@ -354,7 +353,7 @@ def bench(
     modules = [resolve(module=name.strip()).module for name in rows.split(",")] if rows else list(ROWS)
     if not as_json:
         print(f"Device: {describe(where)}")
-    record, path = experiment.bench(settings, modules, rounds, where, progress=not as_json)
+    record, path = run.bench(settings, modules, rounds, where, progress=not as_json)
     if as_json:
         print(json.dumps(record, indent=2))
         return

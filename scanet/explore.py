@@ -25,11 +25,13 @@ from scanet.data.heatmaps import decode
 from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.data.transforms import GREY, to_input
-from scanet.experiment import PICTURE, Run, store_path
+from scanet.examples import PICTURE
 from scanet.files import UserError
 from scanet.inference import Look, View, varied
 from scanet.model import SCANet, gumbel_difference
+from scanet.runs import Run
 from scanet.skeleton import SKELETONS
+from scanet.stores import store_path
 
 ALL_JOINTS = "all joints"
 

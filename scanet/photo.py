@@ -8,8 +8,10 @@ detector here: without boxes the whole picture is taken as one person's.
 """
 
 import json
+import sys
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ from scanet.config import Tta
 from scanet.data.loader import Squares
 from scanet.data.store import cut_square, paste, zoom_of
 from scanet.data.transforms import BOX
-from scanet.device import pick_device
-from scanet.files import UserError
+from scanet.device import pick_device, within_memory
+from scanet.files import UserError, whole_file, write_json
 from scanet.inference import predict
 from scanet.model import SCANet
 from scanet.skeleton import SKELETONS, Skeleton
@@ -189,10 +191,7 @@ def load_model(where: Path | str | None = None, device: torch.device | None = No
         record = results.load(path)
         if record is None:
             raise UserError(f"{path} holds no run.json: give the folder of a finished run, or a weights file")
-        model = record.model()
-        if model is None:
-            raise UserError(f"{path} has no weights.safetensors on this machine: train the run here first")
-        return Predictor(model, record.settings["input_size"], record.name, device)
+        return Predictor(record.trained_model(), record.settings["input_size"], record.name, device)
     if not path.is_file():
         raise UserError(f"there are no weights {path}: give a file that `scanet export` wrote, or a run's folder")
     try:
@@ -270,3 +269,50 @@ def _line(canvas: np.ndarray, ends: np.ndarray, radius: float, colour: np.ndarra
     cover = (opacity * (radius + 0.5 - distance).clip(0, 1))[..., None]
     part = canvas[low[1] : high[1], low[0] : high[0]]
     part[:] = (part + cover * (colour - part)).round()
+
+
+def predict_photos(
+    photos: Sequence[Path],
+    boxes: Sequence[Box] | Mapping[str, Sequence[Box]] | None,
+    predictor: Predictor,
+    tta: Tta,
+    output: Path,
+    on_done: Callable[[Path, Path, int], object] = lambda *_: None,
+) -> int:
+    """Write `<name>-pose.jpg` and `<name>-pose.json` into `output` for each photograph; how many could not be done.
+
+    boxes: of every photograph alike; or by file name; None takes each whole picture as one person's. A photograph
+    that cannot be done is named on stderr and the others go on.
+
+    Raises:
+        UserError: two of the photographs would be written to the same place.
+    """
+    names = Counter(path.stem for path in photos)
+    double = [name for name, count in names.items() if count > 1]
+    if double:
+        raise UserError(f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls")
+    failed = 0
+    for path in photos:
+        try:
+            here = _boxes_of(path, boxes) if isinstance(boxes, Mapping) else boxes
+            photo = read(path)
+            with within_memory(predictor.device, "give the boxes in several calls, or a smaller model"):
+                poses = predictor(photo, here, tta)
+        except UserError as error:
+            print(f"scanet: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        picture = output / f"{path.stem}-pose.jpg"
+        with whole_file(picture) as temporary:
+            draw(photo, poses, predictor.skeleton).save(temporary, "JPEG", quality=92, subsampling=0)
+        about = {"photo": path.name, "model": predictor.name, "tta": tta}
+        write_json(picture.with_suffix(".json"), about | as_dict(poses, photo, predictor.skeleton))
+        on_done(path, picture, len(poses))
+    return failed
+
+
+def _boxes_of(path: Path, boxes: Mapping[str, Sequence[Box]]) -> Sequence[Box]:
+    for name in (str(path), path.name):
+        if name in boxes:
+            return boxes[name]
+    raise UserError(f"{path} is not in the json of boxes: add its name, with [] if nobody is in it")

@@ -137,6 +137,13 @@ class Record:
         path = self.folder / "weights.safetensors"
         return load_model(path) if path.exists() else None
 
+    def trained_model(self) -> SCANet:
+        """As `model`. Raises UserError where the weights are not on this machine."""
+        model = self.model()
+        if model is None:
+            raise UserError(f"{self.folder} has no weights.safetensors on this machine: train the run here first")
+        return model
+
     def outdated(self, settings: Settings, fingerprint: str | None, start: "Record | None" = None) -> str:
         """Why the record is not what these settings would give now; empty if it is.
 
@@ -197,6 +204,14 @@ def load(folder: Path) -> Record | None:
     """The record in `folder`; None if there is none. Raises UserError if it is broken."""
     path = folder / "run.json"
     return Record(folder, _read(path)) if path.exists() else None
+
+
+def finished(folder: Path) -> Record:
+    """The record in `folder`. Raises UserError if there is none."""
+    record = load(folder)
+    if record is None:
+        raise UserError(f"{folder} holds no run.json: give the folder of a finished run")
+    return record
 
 
 def _read(path: Path) -> dict[str, Any]:

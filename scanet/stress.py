@@ -13,10 +13,13 @@ from scanet import results
 from scanet.config import ROWS, Settings, resolve
 from scanet.data.loader import Persons
 from scanet.device import pick_device
-from scanet.experiment import Run, drawn_for_testing, measure_or_load, run_or_load, scores
+from scanet.evaluation import scores
 from scanet.files import UserError
 from scanet.inference import predict
+from scanet.measurements import measure_or_load
 from scanet.model import SCANet
+from scanet.runs import Run, run_or_load
+from scanet.stores import drawn_for_testing
 from scanet.tables import CONVENTION
 
 AXES = ("part_scale", "clutter")

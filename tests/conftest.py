@@ -10,9 +10,12 @@ from jaxtyping import install_import_hook
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 with install_import_hook("scanet", CHECKER):
+    import scanet.bench.run
     import scanet.claims
     import scanet.experiment
+    import scanet.export
     import scanet.figures
+    import scanet.photo
     import scanet.predictions
     import scanet.tables  # noqa: F401
 

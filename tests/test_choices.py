@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import choices, experiment, figures, results
+from scanet import choices, figures, results, runs
 from scanet.choices import CHOICES, FINDINGS, Choices, label, on_row, rows_of, specifications
 from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.train import build
@@ -106,8 +106,8 @@ def test_runs_are_made_once_and_a_table_is_loaded(project: Path, monkeypatch: py
 
 
 def test_the_map_in_testing_is_told_from_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = experiment.run_or_load(resolve(module="SSA", preset="tiny", epochs=1), "choices-runs", progress=False)
-    monkeypatch.setattr(experiment, "train", lambda *_, **__: pytest.fail("trained"))
+    run = runs.run_or_load(resolve(module="SSA", preset="tiny", epochs=1), "choices-runs", progress=False)
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained"))
     own, mean = choices._rows(run, {}), choices._rows(run, {"test_map": "mean"})
     assert own["plain"] == run.record.scores().row("plain")
     again = choices._rows(run, {"test_map": "noise-free"})

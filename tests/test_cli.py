@@ -242,7 +242,7 @@ def test_full_memory_is_a_sentence_with_a_batch_that_fits(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("scanet.experiment.train", full)
+    monkeypatch.setattr("scanet.runs.train", full)
     assert call(monkeypatch, "train", "Baseline", "--preset", "tiny") == 1
     message = capsys.readouterr().err.splitlines()[-1]
     found = re.fullmatch(r"scanet: the memory of cpu.* is full: give a batch_size of (\d+) or less", message)
@@ -253,7 +253,7 @@ def test_full_memory_is_a_sentence_with_a_batch_that_fits(
 def test_a_batch_that_cannot_fit_is_refused_before_it_starts(
     at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("scanet.experiment.memory", lambda _: 2 * 2**20)
+    monkeypatch.setattr("scanet.runs.memory", lambda _: 2 * 2**20)
     assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--epochs", "1") == 1
     assert "a batch of 8 needs" in (refused := capsys.readouterr().err.splitlines()[-1])
     assert re.search(r"MiB and cpu.* has 2: give (a batch_size of \d or less|a smaller input_size)", refused)

@@ -12,12 +12,12 @@ from PIL import Image
 
 from scanet import explore, figures, results
 from scanet.config import ROWS, Network, resolve
-from scanet.experiment import Run, run_or_load
 from scanet.explore import Explorer, Picture, State, look, photograph
 from scanet.files import UserError
 from scanet.inference import varied
 from scanet.model import SCANet
 from scanet.model.spatial_attention import sharpen
+from scanet.runs import Run, run_or_load
 from scanet.skeleton import MPII
 
 

@@ -11,10 +11,10 @@ import torch
 from scanet import figures, gradients, tables
 from scanet.config import Settings, resolve
 from scanet.data.loader import Batch
-from scanet.experiment import open_store
 from scanet.gradients import Dials, heatmap_norms, measure, ratios, same_start
 from scanet.losses import heatmap_loss
 from scanet.model import gumbel_difference
+from scanet.stores import open_store
 from scanet.train import build
 
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Measurements of finished runs: their parameters, their folders, and when they are made again."""
+"""Measurements of finished runs: their folders, and when they are made again."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import pytest
 
 from scanet import results
 from scanet.config import resolve
-from scanet.experiment import Run, measure_or_load, measurement_parameters, run_or_load
 from scanet.files import UserError
+from scanet.measurements import measure_or_load
+from scanet.runs import Run, run_or_load
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,6 @@ def counted() -> pd.DataFrame:
 
 def refused() -> pd.DataFrame:
     pytest.fail("measured again")
-
-
-def test_parameters_are_the_runs_or_the_measurements_own() -> None:
-    given = {"preset": "tiny", "seed": 3, "persons": 4, "epochs": None, "pd": pd}
-    settings, dials = measurement_parameters(given, Dials, ("soft", "SSA"))
-    assert (settings.module, settings.seed, settings.epochs) == ("soft", 3, 2)
-    assert dials == Dials(persons=4)
-    # A dial comes before a run's setting of the same name.
-    settings, dials = measurement_parameters({"preset": "tiny", "epochs": 9}, Dials)
-    assert (settings.epochs, dials.epochs) == (2, 9)
-    for name, value, sentence in [
-        ("persons", 0, "persons is 0: allowed is a whole number from 1 on"),
-        ("persons", "all", "persons is 'all': allowed is a whole number"),
-        ("person", 4, "unknown parameter 'person': allowed are module, preset, seed, .*, persons, epochs"),
-        ("module", "BDMP", "module is 'BDMP': this notebook is for SSA, soft"),
-    ]:
-        with pytest.raises(UserError, match=sentence):
-            measurement_parameters({"preset": "tiny", name: value}, Dials, ("SSA", "soft"))
 
 
 def test_a_measurement_is_written_whole_and_loaded_while_it_is_todays(run: Run) -> None:

@@ -15,8 +15,8 @@ from scipy.io import savemat
 
 from scanet.data import mpii
 from scanet.data.person import Person, Reading, Skipped
-from scanet.experiment import prepare
 from scanet.files import UserError
+from scanet.stores import prepare
 
 SHARED = Path(os.environ.get("SCANET_SHARED", Path(__file__).parents[2] / "shared" / "data")) / "mpii"
 EMPTY = np.zeros((0, 0))

@@ -70,7 +70,7 @@ def test_final_model_and_table_at_tiny(project: Path) -> None:
 
 def test_stress_explore_and_choices_at_tiny(project: Path) -> None:
     """After a Baseline and an SSA; the explorer's controls are no part of what a page can show."""
-    trained = "from scanet.config import resolve; from scanet.experiment import run_or_load;" + "".join(
+    trained = "from scanet.config import resolve; from scanet.runs import run_or_load;" + "".join(
         f"run_or_load(resolve(preset='tiny', module={module!r}), progress=False);" for module in ("Baseline", "SSA")
     )
     home = os.environ | {"SCANET_HOME": str(project)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scanet import cli, experiment, plan
+from scanet import cli, plan, runs, stores
 from scanet.config import Settings, final_stages, resolve
 from scanet.data.loader import Persons, fits
 from scanet.data.store import Store
@@ -29,7 +29,7 @@ def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def store(project: Path) -> Store:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCANET_HOME", str(project))
-        return experiment.open_store(resolve(preset="tiny"), progress=False)
+        return stores.open_store(resolve(preset="tiny"), progress=False)
 
 
 def paper_like(**changes: object) -> Settings:
@@ -66,16 +66,16 @@ def test_both_stages_of_the_final_model() -> None:
 
 
 def test_data_at_hand_are_counted(store: Store) -> None:
-    found = experiment.plan([resolve(preset="tiny")])
+    found = runs.plan([resolve(preset="tiny")])
     assert found.persons == {"train": 32, "valid": 16, "test": 0}
     assert found.disk["store"] == store.path.stat().st_size
     assert store.path.name in str(found)
     assert "testing 16 " in str(found)
     assert "testing 0" not in str(found)
     with pytest.raises(UserError, match=r"nowhere\.h5 does not exist"):
-        experiment.plan([resolve(preset="tiny", data="nowhere.h5")])
+        runs.plan([resolve(preset="tiny", data="nowhere.h5")])
     with pytest.raises(UserError, match="holds synthetic, but preset 'lspet' is for lspet"):
-        experiment.plan([resolve(preset="lspet", data=str(store.path))])
+        runs.plan([resolve(preset="lspet", data=str(store.path))])
 
 
 def test_squares_are_kept_where_told(store: Store) -> None:
@@ -118,15 +118,15 @@ def test_paper_is_planned_before_it_is_trained(
 ) -> None:
     """A row alone; the final model's stages together, once."""
     planned: list[list[str]] = []
-    monkeypatch.setattr(experiment, "plan", lambda stages: planned.append([s.module for s in stages]))
-    monkeypatch.setattr(experiment, "open_store", lambda *_, **__: store)
+    monkeypatch.setattr(runs, "plan", lambda stages: planned.append([s.module for s in stages]))
+    monkeypatch.setattr(stores, "open_store", lambda *_, **__: store)
     settings = paper_like(epochs=1, finetune_epochs=1, limit=8, module="SSA")
-    experiment.run_or_load(settings, progress=False)
+    runs.run_or_load(settings, progress=False)
     assert planned == [["SSA"]]
-    experiment.run_or_load(settings, progress=False)
+    runs.run_or_load(settings, progress=False)
     assert planned == [["SSA"]]  # there is nothing to train
-    experiment.final(settings, progress=False)
-    experiment.final(settings, progress=False)
+    runs.final(settings, progress=False)
+    runs.final(settings, progress=False)
     assert planned == [["SSA"], ["BDMP+SCA", "ALL"]]
     capsys.readouterr()
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanet import experiment
+from scanet import stores
 from scanet.data import lsp, store
 from scanet.data.person import Person, Reading
 from scanet.data.store import MARGIN, Store, fill
@@ -101,8 +101,8 @@ def test_persons_outside_their_photographs_are_listed(tmp_path: Path, capsys: py
         assert report.skipped == [("missing.png", "the file is missing")]
     reading = Reading(people, tmp_path / "images", [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(experiment._READERS, "mpii", lambda _: reading)
-        experiment.prepare("mpii", tmp_path, tmp_path / "s.h5", 50, progress=False)
+        patch.setitem(stores._READERS, "mpii", lambda _: reading)
+        stores.prepare("mpii", tmp_path, tmp_path / "s.h5", 50, progress=False)
     told = capsys.readouterr().err
     assert "person 4 of a.png is annotated outside the photograph: kept, all black" in told
     assert "skipped missing.png: the file is missing" in told

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scanet import experiment, figures, results, stress
+from scanet import figures, results, stress
 from scanet.config import resolve
-from scanet.experiment import drawn_for_testing, run_or_load
-from scanet.files import UserError
+from scanet.evaluation import evaluate
+from scanet.files import UserError, data_folder
+from scanet.runs import run_or_load
+from scanet.stores import drawn_for_testing, open_store
 from scanet.stress import Stress
 
 
@@ -42,14 +44,13 @@ def test_points_move_one_dial_at_a_time() -> None:
 
 
 def test_test_people_are_others_than_those_of_training_and_the_same_at_every_value() -> None:
-    stores = [
+    calm, crowded, flat = (
         drawn_for_testing(4, *dials, TINY.resolution, progress=False) for dials in ((0.5, 0), (0.5, 1), (0, 0.5))
-    ]
-    calm, crowded, flat = stores
+    )
     assert calm.split.tolist() == ["valid"] * 4
     assert np.array_equal(calm.joints, crowded.joints, equal_nan=True)  # clutter moves nobody
     assert not np.array_equal(calm.joints, flat.joints, equal_nan=True)
-    seen = experiment.open_store(TINY, progress=False)
+    seen = open_store(TINY, progress=False)
     for person in calm.joints:
         assert not any(np.allclose(person, other, equal_nan=True) for other in seen.joints)
 
@@ -59,8 +60,8 @@ def test_the_table_has_the_runs_scores(table: pd.DataFrame) -> None:
     assert table.groupby(["module", "axis"]).size().to_dict() == {
         (module, axis): 3 for module in ("Baseline", "SSA") for axis in stress.AXES
     }
-    store = experiment.data_folder() / f"synthetic-test-4-p0-c0.5-{TINY.resolution}.h5"
-    scores, _ = experiment.evaluate(results.results_folder() / "tiny/ablation/SSA-s0", store, "none", progress=False)
+    store = data_folder() / f"synthetic-test-4-p0-c0.5-{TINY.resolution}.h5"
+    scores, _ = evaluate(results.results_folder() / "tiny/ablation/SSA-s0", store, "none", progress=False)
     here = table.query("module == 'SSA' and axis == 'part_scale' and value == 0")["pckh"]
     assert here.item() == pytest.approx(scores.row("plain")["Mean"])
     # One set lies on both axes.

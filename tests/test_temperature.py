@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import experiment, figures, maps, results, tables, temperature
+from scanet import figures, maps, results, tables, temperature
 from scanet.config import resolve
-from scanet.experiment import Run, run_or_load
+from scanet.examples import errors, examples, leg_to_head, with_and_without_noise
+from scanet.measurements import measure_attention, measure_temperature
 from scanet.model import gumbel_difference
+from scanet.runs import Run, run_or_load, trained_at
 from scanet.temperature import Dials
 
 CPU = torch.device("cpu")
@@ -50,8 +52,8 @@ def test_measures_are_those_of_the_maps(run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(temperature, "autocast", lambda _: nullcontext())
     assert run.model is not None
     table = measured(run, taus=[0.5, 20.0], seed=7).set_index(["tau", "noise", "stack"])
-    examples = experiment.examples(run, 16, tau=20.0)
-    by_hand = torch.stack([torch.as_tensor(example.attention[0]) for example in examples])
+    shown = examples(run, 16, tau=20.0)
+    by_hand = torch.stack([torch.as_tensor(example.attention[0]) for example in shown])
     for measure in temperature.MEASURES:
         expected = measure(by_hand).mean().item()
         assert table.loc[(20.0, False, 1), measure.__name__] == pytest.approx(expected, rel=1e-3, abs=1e-5)
@@ -77,7 +79,7 @@ def test_persons_are_evenly_spaced() -> None:
 
 
 def test_measurements_name_what_they_measured(run: Run) -> None:
-    one = experiment.measure_attention(run, Dials())
+    one = measure_attention(run, Dials())
     table = one.table()
     assert table[["module", "stack", "persons"]].to_numpy().tolist() == [["SSA", 1, 16]]
     assert {"coverage", "sharpness", "contrast", "low", "high", "extent"} <= set(table.columns)
@@ -85,12 +87,12 @@ def test_measurements_name_what_they_measured(run: Run) -> None:
 
 
 def test_runs_of_other_temperatures_are_measured_where_there_are_some(run: Run) -> None:
-    assert [r.settings.tau for r in experiment.trained_at(run.settings, progress=False)] == [1.0]
+    assert [r.settings.tau for r in trained_at(run.settings, progress=False)] == [1.0]
     other = dataclasses.replace(run.settings, tau=0.25)
     run_or_load(other, progress=False)
-    runs = experiment.trained_at(run.settings, progress=False)
+    runs = trained_at(run.settings, progress=False)
     assert [r.settings.tau for r in runs] == [0.25, 1.0]
-    one = experiment.measure_temperature(run.settings, runs, Dials(persons=4))
+    one = measure_temperature(run.settings, runs, Dials(persons=4))
     assert one.measurement.folder.name == "SSA-s0-persons=4"
     table = one.table()
     assert set(table["tau"]) == {*temperature.TAUS, 0.25}
@@ -103,7 +105,7 @@ def test_runs_of_other_temperatures_are_measured_where_there_are_some(run: Run) 
     # On a machine that has not got the other run, the measurement is believed as far as that run goes.
     (runs[0].record.folder / "run.json").rename(runs[0].record.folder / "hidden")
     try:
-        again = experiment.measure_temperature(run.settings, runs[1:], Dials(persons=4))
+        again = measure_temperature(run.settings, runs[1:], Dials(persons=4))
         assert again.notice == ""
         assert set(again.table()["trained_tau"]) == {0.25, 1.0}
     finally:
@@ -153,7 +155,7 @@ def test_curves_have_a_line_for_each_row_and_a_band_over_its_seeds(run: Run) -> 
 
 
 def test_map_grid_shows_every_map_and_its_scale(run: Run) -> None:
-    shown = {f"{tau:g}": experiment.with_and_without_noise(run, tau) for tau in (0.1, 10.0)}
+    shown = {f"{tau:g}": with_and_without_noise(run, tau) for tau in (0.1, 10.0)}
     figure = figures.map_grid(shown, shared=True, last=True, titles=["noise-free", "one draw"] * 2)
     *panels, bar = figure.axes
     drawn = [ax.images[0] for ax in panels[4:]]
@@ -166,7 +168,7 @@ def test_map_grid_shows_every_map_and_its_scale(run: Run) -> None:
     draw = gumbel_difference((2, 1, 16, 16), torch.Generator().manual_seed(0))[0, 0].numpy()
     logit = [np.log(example.attention[0] / (1 - example.attention[0])) for example in (quiet, noisy)]
     assert logit[1] - logit[0] == pytest.approx(draw / 10, abs=1e-3)
-    figure = figures.map_grid({"SSA": experiment.examples(run, 3)}, shared=False)
+    figure = figures.map_grid({"SSA": examples(run, 3)}, shared=False)
     assert figure.axes[3].get_title() == "{:.2g} to {:.2g}".format(*figure.axes[3].images[0].get_clim())
     without = [dataclasses.replace(example, attention=[]) for example in shown["10"]]
     for nothing in ({"SSA": []}, {"SSA": without}):
@@ -175,14 +177,14 @@ def test_map_grid_shows_every_map_and_its_scale(run: Run) -> None:
 
 
 def test_poses_show_the_value_by_which_they_are_ranked(run: Run) -> None:
-    worst = experiment.examples(run, 4, between=(0.5, 1))
-    values = np.sort(experiment.errors(run))
+    worst = examples(run, 4, between=(0.5, 1))
+    values = np.sort(errors(run))
     assert worst[-1].value == np.nanmax(values)
     assert [example.rank for example in worst] == pytest.approx([0.5, 2 / 3, 5 / 6, 1])
     figure = figures.poses(worst, run.record.skeleton)
     assert [ax.get_title() for ax in figure.axes] == [f"{example.value:.2f} heads" for example in worst]
-    by = experiment.leg_to_head(run)
-    legs = experiment.examples(run, 2, by=by)
+    by = leg_to_head(run)
+    legs = examples(run, 2, by=by)
     assert [example.value for example in legs] == [np.nanmin(by), np.nanmax(by)]
     found, joint = run.record.predictions(), run.record.skeleton.joints.index
     legs = [found["truth"][:, joint(f"{s}-knee")] - found["truth"][:, joint(f"{s}-ankle")] for s in "lr"]

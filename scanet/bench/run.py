@@ -1,0 +1,49 @@
+"""Run a benchmark, on a store or on persons drawn for it, and write its record."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scanet import results
+from scanet.bench import machine, measure
+from scanet.config import Settings
+from scanet.files import results_folder, write_json
+from scanet.stores import open_store
+
+#: Persons whom a benchmark draws where it is given no store.
+PERSONS = 64
+
+
+def bench(
+    settings: Settings, modules: Sequence[str], rounds: int, device: torch.device, *, progress: bool = True
+) -> tuple[dict[str, Any], Path]:
+    """Measure the rows `modules` and write the record under `experiments/results/bench/<device>/`.
+
+    settings.data: a store of the settings' data set; None draws a few persons, which are enough for the clock. The
+    first of the rows, and the row ALL, are trained in the plain way too.
+    """
+    start = time.perf_counter()
+    if settings.data is None:
+        drawn = replace(settings, dataset="synthetic", synthetic_train=PERSONS, synthetic_valid=2)
+        store = open_store(drawn, progress=progress)
+    else:
+        store = open_store(settings, progress=progress)
+    found = measure.measure(
+        measure.rows_of(settings, modules), store, (modules[0], "ALL"), rounds, device, progress=progress
+    )
+    record = {
+        **found,
+        "data": {"dataset": store.dataset, "fingerprint": store.fingerprint},
+        "seconds": time.perf_counter() - start,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results.provenance(),
+    }
+    name = f"{settings.stacks}-stacks-{settings.channels}-channels-{settings.input_size}-pixels.json"
+    path = results_folder() / "bench" / machine.slug(device) / name
+    write_json(path, record)
+    return record, path

@@ -1,0 +1,160 @@
+"""A measurement on finished runs: made, or loaded where it is today's; those of the maps and of the gradients."""
+
+import copy
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from scanet import gradients, results, stores, temperature
+from scanet.config import Settings, changed_dials
+from scanet.data.store import Store
+from scanet.device import describe, pick_device
+from scanet.files import UserError, home, results_folder
+from scanet.results import Measurement
+from scanet.runs import Run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement as a notebook works with it. notice: why it is not what would be measured now, or empty."""
+
+    measurement: Measurement
+    notice: str
+
+    def table(self) -> pd.DataFrame:
+        return self.measurement.table()
+
+    def __str__(self) -> str:
+        run = self.measurement.run
+        line = (
+            f"{self.measurement.name}: measured in {run['seconds']:.0f} s on {run['device']}, "
+            f"commit {run['commit'][:12]}, key {run['key']}"
+        )
+        return line + (f"\nNote: {self.notice}." if self.notice else "")
+
+
+def measure_or_load(
+    settings: Settings,
+    experiment: str,
+    dials: Any,
+    measure: Callable[[], pd.DataFrame],
+    *,
+    sources: Sequence[Run] = (),
+    store: Store | None,
+    version: int = 1,
+) -> Measured:
+    """The measurement's table if its key is today's, else measure and write it.
+
+    A measurement that is not today's is shown all the same, with a notice, where the weights or the photographs to
+    measure it again are not on this machine. The presets that git does not keep (tiny, quick) have both.
+
+    Args:
+        settings: preset, row and seed, by which the measurement is named.
+        dials: what else decides it, a frozen dataclass of plain values; its defaults make the canonical measurement.
+        measure: called without arguments; returns the table.
+        sources: the runs that are measured. None for a measurement that trains for itself: the settings, the data and
+            the training recipe then count instead of their keys.
+        store: the persons to measure on; None where they are not on this machine.
+        version: of the measuring code: raise it when the same sources begin to give another table.
+
+    Raises:
+        UserError: there is no such measurement, and the weights or the photographs are not on this machine.
+    """
+    folder = results.folder_of(settings, experiment, dials=changed_dials(dials))
+    saved = results.load_measurement(folder)
+    fingerprint = store.fingerprint if store else saved.run["data"] if saved else ""
+    keys = {run.record.name: run.record.run["key"] for run in sources}
+
+    def key_of(keys: dict[str, str]) -> str:
+        of = keys or results.key_of(settings, experiment, fingerprint)
+        return results.digest(experiment=experiment, of=of, dials=asdict(dials), version=version)
+
+    if saved is not None:
+        # Further runs behind it are believed where their records are not on this machine.
+        absent = {n: k for n, k in saved.run["sources"].items() if results.load(results_folder() / n) is None}
+        if saved.run["key"] == key_of(absent | keys):
+            return Measured(saved, "")
+    missing = [run.record.name for run in sources if run.model is None]
+    others = [run.record.name for run in sources if store and run.record.run["data"]["fingerprint"] != fingerprint]
+    if store is None or missing or others:
+        lacking = (
+            f"the weights of {', '.join(missing)}" if missing else "the photographs that the runs were made from"
+        )
+        if saved is None:
+            raise UserError(
+                f"{folder.relative_to(home())} has not been measured, and {lacking} are not on this machine: "
+                "train the runs here first"
+            )
+        return Measured(
+            saved, f"what it was measured on or by has changed since, and {lacking} are not on this machine"
+        )
+    if saved is not None:
+        print(f"{saved.name} is measured again: what it was measured on or by has changed.", file=sys.stderr)
+    start = time.perf_counter()
+    table = measure()
+    run = {
+        "experiment": experiment,
+        "preset": settings.preset,
+        "module": settings.module,
+        "seed": settings.seed,
+        "overrides": settings.overrides() | changed_dials(dials),
+        "sources": keys,
+        "settings": asdict(dials),
+        "data": fingerprint,
+        "version": version,
+        "key": key_of(keys),
+        "device": describe(pick_device()),
+        "seconds": time.perf_counter() - start,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results.provenance(),
+    }
+    return Measured(results.write_measurement(folder, run, table), "")
+
+
+def measure_attention(run: Run, dials: temperature.Dials) -> Measured:
+    """The test maps of a row with attention: a row a stack of `temperature.measure`, and `module`."""
+
+    def measure() -> pd.DataFrame:
+        table = _measure_maps(run, dials, taus=[run.settings.tau], noises=[False])
+        return table.drop(columns=["tau", "noise"]).assign(module=run.settings.module)
+
+    return measure_or_load(run.settings, "attention", dials, measure, sources=[run], store=run.store)
+
+
+def measure_temperature(settings: Settings, runs: Sequence[Run], dials: temperature.Dials) -> Measured:
+    """`temperature.measure` of a row with SSA, and `trained_tau`.
+
+    runs: those of `trained_at`. Each is measured at `temperature.TAUS` and at the temperature of every run.
+    """
+    taus = sorted({*temperature.TAUS, *(run.settings.tau for run in runs)})
+
+    def measure() -> pd.DataFrame:
+        tables = [_measure_maps(run, dials, taus=taus).assign(trained_tau=run.settings.tau) for run in runs]
+        return pd.concat(tables, ignore_index=True)
+
+    return measure_or_load(settings, "temperature", dials, measure, sources=runs, store=runs[0].store)
+
+
+def _measure_maps(run: Run, dials: temperature.Dials, **choice: Any) -> pd.DataFrame:
+    assert run.model is not None
+    assert run.store is not None
+    rows = temperature.choose(run.record.predictions()["row"], dials.persons)
+    size, seed, device = run.settings.input_size, run.settings.seed, pick_device()
+    table = temperature.measure(copy.deepcopy(run.model), run.store, rows, size, device, seed=seed, **choice)
+    return table.assign(persons=len(rows))
+
+
+def measure_gradients(settings: Settings, dials: gradients.Dials, *, progress: bool = True) -> Measured:
+    """`gradients.measure` with the settings' recipe and data."""
+    store = stores.open_or_none(settings, progress=progress)
+
+    def measure() -> pd.DataFrame:
+        assert store is not None
+        return gradients.measure(settings, dials, store, pick_device(), progress=progress)
+
+    return measure_or_load(settings, "gradients", dials, measure, store=store)

@@ -1,0 +1,222 @@
+"""A run: trained, or loaded where its record is there; the final model's two stages; what a training will need."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scanet import cost, processes, results, stores
+from scanet.config import EPHEMERAL, RECIPE, Settings, Tta, final_stages
+from scanet.data.loader import Persons
+from scanet.data.store import Store
+from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
+from scanet.evaluation import pck, predictions_of, scores
+from scanet.files import UserError, home
+from scanet.model import SCANet
+from scanet.plan import Plan, estimate
+from scanet.results import Record
+from scanet.skeleton import LSP
+from scanet.train import train, training_rows
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as a notebook works with it.
+
+    notice: why the record is not what today's code and data would give; empty if it is.
+    model: None where the weights, store: None where the photographs are not on this machine.
+    """
+
+    settings: Settings
+    record: Record
+    notice: str
+    model: SCANet | None
+    store: Store | None
+
+    def __str__(self) -> str:
+        run = self.record.run
+        line = (
+            f"{self.record.name}: {run['settings']['epochs']} epochs in {run['seconds'] / 60:.1f} minutes "
+            f"({run['images_per_second']:.0f} images/s) on {run['device']}, commit {run['commit'][:12]}, "
+            f"key {run['key']}"
+        )
+        if not self.record.held_out:
+            line += "\nNote: the validation persons are among those that it was trained on: no validation result."
+        return line + (f"\nNote: {self.notice}." if self.notice else "")
+
+
+def run_or_load(
+    settings: Settings, experiment: str = "ablation", *, start: Record | None = None, progress: bool = True
+) -> Run:
+    """The run's record if there is one, else train it and write its record.
+
+    start: a finished run whose weights are the first ones, instead of the seed's.
+
+    A record that older code made is loaded all the same, with a notice: it is never silently trained again. Only
+    the presets that git does not keep (tiny, quick) are.
+    """
+    device = pick_device()
+    processes.join(device)
+    folder = results.folder_of(settings, experiment, start)
+    with processes.first_goes_first():
+        record = results.load(folder)
+        found = stores.open_store if record is None else stores.open_or_none
+        store = found(settings, progress=progress)
+    notice = record.outdated(settings, store.fingerprint if store else None, start) if record is not None else ""
+    if notice and settings.preset not in EPHEMERAL:
+        notice += f"; to train it again, delete {folder.relative_to(home())}"
+    elif record is None or notice:
+        assert store is not None  # only a record can do without one
+        if notice and processes.rank() == 0:
+            print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
+        notice = ""
+        _train(settings, experiment, store, folder, start, progress=progress)
+    with processes.first_goes_first():
+        record = results.load(folder)
+        assert record is not None
+        record = _with_scores(record, settings.tta, store, progress=progress)
+    return Run(settings, record, notice, record.model(), store)
+
+
+def final(settings: Settings, *, progress: bool = True) -> tuple[Run, Run]:
+    """Both stages of the final model (`config.final_stages`): trained, and fine-tuned from there with hard mining."""
+    first, second = stages = final_stages(settings)
+    if settings.preset == "paper" and results.load(results.folder_of(first, "final")) is None:
+        processes.join(pick_device())
+        with processes.first_goes_first():
+            stores.open_store(first, progress=progress)  # without data there is nothing to plan
+        _print_plan(stages)
+    trained = run_or_load(first, "final", progress=progress)
+    return trained, run_or_load(second, "final", start=trained.record, progress=progress)
+
+
+def trained_at(settings: Settings, *, progress: bool = True) -> list[Run]:
+    """The settings' run, and the finished runs that differ from it in tau alone, by tau."""
+    own = results.folder_of(settings, "ablation")
+    found = [results.load(path.parent) for path in own.parent.glob(f"{settings.module}-s{settings.seed}*/run.json")]
+    taus = {settings.tau} | {record.settings["tau"] for record in found if record is not None}
+    each = [dataclasses.replace(settings, tau=tau) for tau in sorted(taus)]
+    there = [s for s in each if s == settings or results.load(results.folder_of(s, "ablation")) is not None]
+    return [run_or_load(s, progress=progress) for s in there]
+
+
+def plan(stages: Sequence[Settings]) -> Plan:
+    """What these trainings need on this machine, from a few steps on their data or, without it, on drawn persons."""
+    return estimate(stages, stores.filled(stages[0]))
+
+
+def _print_plan(stages: Sequence[Settings]) -> None:
+    found = plan(stages)  # by all processes together
+    if processes.rank() == 0:
+        print(found)
+
+
+def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: bool = True) -> Record:
+    """The record with the scores of a test-time augmentation, added to it where it lacks them."""
+    if tta in record.run["metrics"]:
+        return record
+    model = record.model()
+    if model is None or store is None:
+        lacking = "weights" if model is None else "photographs"
+        raise UserError(
+            f"{record.name} has no scores with tta {tta!r}, and its {lacking} are not on this machine: "
+            f"choose one of {', '.join(record.run['metrics'])}"
+        )
+    device = pick_device()
+    rows = record.predictions()["row"]
+    predictions = predictions_of(
+        model.to(device), Persons(store, rows, device), record.settings["input_size"], tta, progress=progress
+    )
+    return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
+
+
+def _train(
+    settings: Settings, experiment: str, store: Store, folder: Path, start: Record | None, *, progress: bool
+) -> None:
+    """Train, and write the record; of several processes, number 0 does the writing."""
+    device = pick_device()
+    where = describe(device) + (f", {processes.count()} processes" if processes.count() > 1 else "")
+    if settings.preset == "paper" and experiment != "final":  # of which both stages have been planned together
+        _print_plan([settings])
+    if processes.rank() == 0:
+        print(f"Training {folder.name} ({settings.preset}) on {where}", file=sys.stderr)
+    key = results.key_of(settings, experiment, store.fingerprint, start)
+    checkpoint = folder.parent / f".{folder.name}-{key}" / "checkpoint.safetensors"
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    initial = start.trained_model() if start is not None else None
+    with within_memory(device, f"give a batch_size of {_fitting_batch(settings, store, device)} or less"):
+        model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
+    if processes.rank() > 0:
+        return
+    rows = store.indices("valid")[: settings.limit]
+    persons = Persons(store, rows, device)
+    predictions = {tta: predictions_of(model, persons, settings.input_size, tta) for tta in ("none", "flip")}
+    run = {
+        "experiment": experiment,
+        "title": settings.row.title,
+        "settings": settings.identity(),
+        "overrides": results.overrides(settings, experiment, start),
+        "key": key,
+        "recipe": RECIPE,
+        "data": {
+            "dataset": store.dataset,
+            "fingerprint": store.fingerprint,
+            "train": len(training_rows(store, settings)),
+            "valid": len(rows),
+        },
+        "network": {
+            "joints": len(store.skeleton.joints),
+            "parameters": cost.parameters(settings.network(len(store.skeleton.joints))),
+        },
+        "metrics": {tta: scores(found, store, rows).as_dict() for tta, found in predictions.items()},
+        "device": where,
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
+        "peak_memory": peak_memory(device),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **results.provenance(),
+    }
+    if start is not None:
+        run["start"] = {"name": start.name, "key": start.run["key"]}
+    if store.skeleton is LSP:
+        run["pck"] = {tta: pck(found, store, rows).as_dict() for tta, found in predictions.items()}
+    columns = {
+        "joints_none": predictions["none"].joints,
+        "truth": store.joints[rows],
+        "head_size": store.head_size[rows],
+        "row": rows,
+    }
+    results.write(folder, run, history, model, predictions["flip"], columns)
+    checkpoint.unlink()
+    checkpoint.parent.rmdir()
+
+
+#: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces.
+ACTIVATIONS_SHARE = 0.7
+
+
+def _fitting_batch(settings: Settings, store: Store, device: torch.device) -> int:
+    """A batch size that fits into the device's memory, by the counted bytes that the backward pass needs.
+
+    Raises:
+        UserError: the settings' own batch cannot fit, as it needs more than all the memory for that alone.
+    """
+    network = settings.network(len(store.skeleton.joints))
+    each = cost.activations(network, settings.input_size, bf16=fast_bf16(device))
+    held = 16 * cost.parameters(network)  # weights, gradients, mean squares, one more for the update
+    room = memory(device) - held
+    fitting = int(ACTIVATIONS_SHARE * room / each) * processes.count()
+    share = settings.batch_size // processes.count()
+    if share * each > room:
+        remedy = f"a batch_size of {fitting} or less" if fitting >= 2 else "a smaller input_size or fewer channels"
+        raise UserError(
+            f"a batch of {share} needs {(share * each + held) / 2**20:,.0f} MiB and {describe(device)} has "
+            f"{memory(device) / 2**20:,.0f}: give {remedy}"
+        )
+    return max(2, fitting)

@@ -1,0 +1,435 @@
+"""Runs, their records and scores, and the tables and figures made of them, on a few synthetic persons."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scanet import cost, figures, results, runs, stores, tables
+from scanet.config import Settings, resolve
+from scanet.evaluation import align, evaluate
+from scanet.examples import examples
+from scanet.files import UserError
+from scanet.model import SCANet
+from scanet.results import Record
+from scanet.runs import Run, run_or_load
+from scanet.skeleton import LSP, MPII
+
+
+@pytest.fixture(autouse=True)
+def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANET_HOME", str(project))
+
+
+@pytest.fixture(scope="module")
+def run(project: Path) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANET_HOME", str(project))
+        return run_or_load(resolve(module="SSA", preset="tiny"), progress=False)
+
+
+def test_a_record_holds_what_the_run_was(run: Run, project: Path) -> None:
+    record = results.load(project / "experiments/results/tiny/ablation/SSA-s0")
+    assert record is not None
+    assert record.run == run.record.run
+    assert record.name == "tiny/ablation/SSA-s0"
+    assert record.settings["channels"] == 16
+    assert record.run["data"]["train"] == 32
+    assert record.run["data"]["valid"] == 16
+    history = record.history()
+    assert list(history["epoch"]) == [1, 2]
+    found = record.predictions()
+    assert found["joints"].shape == found["truth"].shape == (16, 16, 2)
+    # The record's scores are those of its own predictions.
+    error = np.linalg.norm(found["joints"] - found["truth"], axis=2) / found["head_size"][:, None]
+    scored = error[:, list(MPII.scored)]
+    rate = 100 * np.nanmean(np.where(np.isnan(scored), np.nan, scored <= 0.5), axis=0).mean()
+    assert record.scores("flip").row("plain")["Mean"] == pytest.approx(rate)
+    assert not list(record.folder.parent.glob(".*"))  # no checkpoint, nothing half-written
+
+
+def test_a_finished_run_is_loaded_and_not_trained_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = run_or_load(run.settings, progress=False)
+    assert again.record.run == run.record.run
+    assert again.notice == ""
+    assert again.model is not None
+    assert run.record.run["key"] in str(again)
+
+
+def test_a_record_takes_up_the_scores_of_six_scales(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training, and only once; where that cannot be, a sentence says why."""
+    copy = Record(tmp_path / "SSA-s0", run.record.run)
+    shutil.copytree(run.record.folder, copy.folder)
+    monkeypatch.setattr(results, "folder_of", lambda *_: copy.folder)
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    six = dataclasses.replace(run.settings, tta="six-scale")
+    assert six.overrides() == {}
+    hidden = copy.folder / "weights.safetensors"
+    hidden.rename(tmp_path / "hidden")
+    with pytest.raises(
+        UserError, match=r"no scores with tta 'six-scale', and its weights are not .*: choose one of none, f"
+    ):
+        run_or_load(six, progress=False)
+    with pytest.raises(UserError, match="has no scores with tta 'six-scale': give the store with --data"):
+        evaluate(copy.folder, None, "six-scale")
+    (tmp_path / "hidden").rename(hidden)
+
+    record = run_or_load(six, progress=False).record
+    assert run_or_load(six, progress=False).record.run == record.run  # from the disk
+    assert list(record.run["metrics"]) == ["none", "flip", "six-scale"]
+    assert {k: v for k, v in record.run.items() if k != "metrics"} == {
+        k: v for k, v in run.record.run.items() if k != "metrics"
+    }
+    found = record.predictions()
+    error = np.linalg.norm(found["joints_six-scale"] - found["truth"], axis=2) / found["head_size"][:, None]
+    scored = error[:, list(MPII.scored)]
+    rate = 100 * np.nanmean(np.where(np.isnan(scored), np.nan, scored <= 0.5), axis=0).mean()
+    assert record.scores("six-scale").row("plain")["Mean"] == pytest.approx(rate)
+    assert not np.array_equal(found["joints_six-scale"], found["joints"])
+
+
+def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RECIPE", 0)
+    assert "older training code" in run.record.outdated(run.settings, None)
+    monkeypatch.setattr(runs, "EPHEMERAL", ())
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = run_or_load(run.settings, progress=False)
+    assert "older training code" in again.notice
+    assert "delete experiments/results/tiny/ablation/SSA-s0" in again.notice
+    monkeypatch.setattr(runs, "EPHEMERAL", ("tiny",))
+    monkeypatch.setattr(runs, "train", lambda *_, **__: (_ for _ in ()).throw(UserError("would train")))
+    with pytest.raises(UserError, match="would train"):
+        run_or_load(run.settings, progress=False)
+
+
+def test_outdated_names_other_data_and_a_changed_preset(run: Run) -> None:
+    assert run.record.outdated(run.settings, run.record.run["data"]["fingerprint"]) == ""
+    assert "other data" in run.record.outdated(run.settings, "f" * 16)
+    changed = dataclasses.replace(run.settings, sigma=2.0)
+    assert run.record.outdated(changed, None) == "the preset has changed since (sigma)"
+
+
+def test_a_key_is_of_what_differs_from_the_defaults() -> None:
+    """So that the keys of finished runs outlive a new setting, as long as it is left alone."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(Settings):
+        novelty: int = 3
+
+    now = resolve(module="SSA", preset="tiny")
+    later = Later(**dataclasses.asdict(now))
+    key = results.key_of(now, "ablation", "f")
+    assert results.key_of(later, "ablation", "f") == key
+    assert results.key_of(dataclasses.replace(later, novelty=4), "ablation", "f") != key
+    assert results.key_of(dataclasses.replace(now, tau=0.5), "ablation", "f") != key
+
+
+def test_overrides_have_a_folder_of_their_own() -> None:
+    plain = results.folder_of(resolve(module="SSA", preset="tiny", seed=2), "ablation")
+    other = results.folder_of(resolve(module="SSA", preset="tiny", seed=2, tau=0.5, data="x"), "ablation")
+    assert plain.name == "SSA-s2"
+    assert other.name == "SSA-s2-tau=0.5"
+
+
+def test_weights_come_back_as_they_were(run: Run) -> None:
+    assert run.model is not None
+    model = results.load_model(run.record.folder / "weights.safetensors")
+    assert model.config == run.model.config
+    for (name, ours), theirs in zip(model.state_dict().items(), run.model.state_dict().values(), strict=True):
+        assert ours.equal(theirs), name
+
+
+def test_weights_of_another_make_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"not weights")
+    with pytest.raises(UserError, match="holds no weights of this package"):
+        results.load_model(path)
+
+
+def test_a_broken_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="is no run record"):
+        results.load(tmp_path)
+    assert results.load(tmp_path / "nothing") is None
+
+
+def test_records_are_canonical_and_in_table_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "results_folder", lambda: tmp_path)
+    for name, module, seed, overrides in (
+        ("SSA-s1", "SSA", 1, {}),
+        ("SSA-s0", "SSA", 0, {}),
+        ("Baseline-s0", "Baseline", 0, {}),
+        ("SSA-s0-tau=2", "SSA", 0, {"tau": 2}),
+    ):
+        folder = tmp_path / "tiny" / "ablation" / name
+        folder.mkdir(parents=True)
+        settings = run.record.settings | {"module": module, "seed": seed}
+        text = json.dumps(run.record.run | {"settings": settings, "overrides": overrides})
+        (folder / "run.json").write_text(text, encoding="utf-8")
+    assert [r.folder.name for r in results.records("tiny")] == ["Baseline-s0", "SSA-s0", "SSA-s1"]
+
+
+def test_align_matches_joints_by_name() -> None:
+    mpii = np.arange(32.0).reshape(1, 16, 2)
+    lsp = align(mpii, 14)
+    for name in LSP.joints:
+        assert lsp[0, LSP.joints.index(name)].tolist() == mpii[0, MPII.joints.index(name)].tolist()
+    back = align(lsp, 16)
+    assert np.isnan(back[0, MPII.index("pelvis", "thorax")]).all()
+    assert np.isfinite(back).sum() == 28
+
+
+def test_evaluate_agrees_with_the_record(run: Run) -> None:
+    store = stores.store_path(run.settings)
+    recorded, about = evaluate(run.record.folder, None, "none")
+    measured, _ = evaluate(run.record.folder, store, "none", progress=False)
+    assert "tiny/ablation/SSA-s0" in about
+    assert measured == recorded
+    with pytest.raises(UserError, match="give the folder of a finished run"):
+        evaluate(store.parent, None, "none")
+
+
+def test_examples_are_ranked_by_error_and_in_place(run: Run) -> None:
+    chosen = examples(run, 4)
+    assert [e.rank for e in chosen] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    errors = [np.nanmean(np.linalg.norm(e.joints - e.truth, axis=1)) for e in chosen]
+    assert errors[0] < errors[-1]
+    for example in chosen:
+        assert example.image.shape == (256, 256, 3)
+        assert 0 <= example.image.min() <= example.image.max() <= 1
+        (weights,) = example.attention
+        assert weights.shape == (16, 16)
+        assert weights.min() == pytest.approx(0, abs=1e-5)  # noise-free at tau = 1: Eq. (5) itself
+        assert weights.max() == pytest.approx(1, abs=1e-5)
+    assert examples(dataclasses.replace(run, store=None)) == []
+
+
+def test_missing_photographs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs photographs.*scanet prepare lspet FOLDER"):
+        run_or_load(resolve(preset="lspet-small"), progress=False)
+    with pytest.raises(UserError, match="there is no folder"):
+        run_or_load(resolve(preset="lspet-small", data=str(tmp_path / "none")), progress=False)
+    tiny = stores.store_path(resolve(preset="tiny"))
+    with pytest.raises(UserError, match="holds synthetic, but preset 'lspet-small' is for lspet"):
+        run_or_load(resolve(preset="lspet-small", data=str(tiny)), progress=False)
+
+
+def with_scores(record: Record, module: str, seed: int, correct: int) -> Record:
+    """A copy of the record in which every joint is right for `correct` of 16 persons."""
+    run = json.loads(json.dumps(record.run))
+    run["settings"] |= {"module": module, "seed": seed}
+    for scores in run["metrics"].values():
+        n = len(scores["annotated"])
+        scores |= {"annotated": [16] * n, "at_most": [correct] * n, "below": [correct] * n}
+    return Record(record.folder, run)
+
+
+def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
+    made = [("Baseline", 0, 8), ("MSFI", 0, 10), ("MSFI", 1, 12), ("SSA", 0, 14), ("soft", 0, 4)]
+    table = tables.table2([with_scores(run.record, *values) for values in made])
+    ours = table.xs("tiny", level="Source")
+    assert ours["Mean"].to_dict() == {"Baseline": 50, "MSFI": 68.75, "MSFI+SSA": 87.5, "MSFI+soft": 25}
+    assert ours["seeds"].to_dict() == {"Baseline": 1, "MSFI": 2, "MSFI+SSA": 1, "MSFI+soft": 1}
+    assert ours["Δ MSFI"].dropna().to_dict() == {"MSFI": 18.75, "MSFI+SSA": 18.75, "MSFI+soft": -43.75}
+    # These records' persons are all the same run's: their differences are 0 for certain.
+    assert ours["± Δ"].dropna().to_dict() == {"MSFI": 0, "MSFI+SSA": 0, "MSFI+soft": 0}
+    assert ours["± Mean"].notna().all()
+    assert table.xs("printed", level="Source")[["± Mean", "± Δ"]].isna().all(axis=None)
+    # The paper's own differences, as its text states them (§3.3.1 to §3.3.3).
+    paper = table.xs("printed", level="Source")["Δ MSFI"].round(2)
+    assert paper["MSFI"] == 0.30
+    assert paper["MSFI+BDMP"] == 0.27
+    assert paper["MSFI+SACWA"] == 0.25
+    assert paper["MSFI+SSA"] == 0.35
+
+
+def test_tables_refuse_a_mix_of_presets(run: Run) -> None:
+    other = json.loads(json.dumps(run.record.run))
+    other["settings"]["preset"] = "quick"
+    with pytest.raises(UserError, match=r"presets \['quick', 'tiny'\]"):
+        tables.table2([run.record, Record(run.record.folder, other)])
+
+
+def test_ablation_row_puts_the_paper_beside_ours(run: Run) -> None:
+    table = tables.ablation_row(run.record)
+    assert table.loc["paper, MPII", "Mean"] == 88.74
+    assert table.loc["ours, tiny", "Mean"] == run.record.scores().row("plain")["Mean"]
+    shown = tables.show(table).to_html()
+    assert "88.74" in shown
+    assert run.record.run["key"] in tables.show(tables.facts(run.record)).to_html()
+    assert tables.runs([run.record]).loc["tiny/ablation/SSA-s0", "key"] == run.record.run["key"]
+    assert tables.paper_row("SCA") == {"Mean": 88.76}
+    assert tables.paper_row("soft") == {}
+
+
+def test_curves_show_the_history_and_its_drops() -> None:
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "pckh": [5.0, 20.0, 30.0], "loss": [0.3, 0.2, 0.1], "learning_rate": [1, 1, 0.1]}
+    )
+    scores, losses = figures.training_curves(history)
+    assert scores.lines[0].get_ydata().tolist() == [5, 20, 30]
+    assert losses.lines[0].get_ydata().tolist() == [0.3, 0.2, 0.1]
+    assert [line.get_xdata()[0] for line in scores.lines[1:]] == [2.5]
+    plt.close("all")
+
+
+def test_gallery_draws_every_limb_and_every_map(run: Run) -> None:
+    figure = figures.gallery(examples(run, 3), MPII)
+    axes = np.array(figure.axes).reshape(2, 3)
+    for ax in axes[0]:  # limbs are drawn with gaps between them: the truth's, then one line for each colour
+        drawn = [np.isnan(line.get_xdata()).sum() for line in ax.lines]
+        assert drawn[0] == sum(drawn[1:]) == len(MPII.limbs)
+    assert all(len(ax.images) == 2 for ax in axes[1])
+    plt.close("all")
+
+
+def test_difference_plot_has_the_tables_numbers(run: Run) -> None:
+    table = tables.table2([with_scores(run.record, "MSFI", 0, 8), with_scores(run.record, "SSA", 0, 12)])
+    ax = figures.differences(tables.differences(table))
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    paper = ax.lines[1].get_xdata()
+    assert paper[labels.index("MSFI+SSA − MSFI")] == pytest.approx(0.35)
+    (bars,) = ax.containers
+    assert bars.lines[0].get_xdata().tolist() == [25]
+    assert bars.lines[0].get_markerfacecolor() == "white"  # one seed: the interval is of the persons alone
+    assert bars.get_label() == "ours, tiny: one seed, persons alone"
+    plt.close("all")
+
+
+def test_predictions_file_holds_no_path_or_time(run: Run) -> None:
+    with h5py.File(run.record.folder / "predictions.h5") as file:
+        assert set(file) == {"joints", "joints_none", "heat", "truth", "head_size", "row"}
+
+
+# ---- the final model ----
+
+
+@pytest.fixture(scope="module")
+def stages(project: Path) -> tuple[Run, Run]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANET_HOME", str(project))
+        return runs.final(resolve(preset="tiny", stacks=4), progress=False)
+
+
+def test_the_final_model_is_two_canonical_runs(stages: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, tuned = stages
+    assert [run.record.name for run in stages] == ["tiny/final/BDMP+SCA-s0", "tiny/final/ALL-s0"]
+    assert [run.record.canonical for run in stages] == [True, True]
+    assert [run.record.settings["epochs"] for run in stages] == [2, 1]
+    assert tuned.record.history()["learning_rate"].tolist() == [2.5e-6]
+    assert "start" not in trained.record.run
+    assert tuned.record.run["start"] == {"name": trained.record.name, "key": trained.record.run["key"]}
+    assert [r.name for r in results.records("tiny", "final")] == [run.record.name for run in stages]
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = runs.final(resolve(preset="tiny", stacks=4), progress=False)
+    assert [run.record.run for run in again] == [run.record.run for run in stages]
+
+
+def test_fine_tuning_starts_from_the_finished_run(stages: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every weight and every statistic as the record has them; the key tells which run it was."""
+    trained, tuned = stages
+    given: list[SCANet] = []
+
+    def spied(settings: Settings, *_: Any, initial: SCANet, **__: Any) -> None:
+        assert settings.row.hard_mining
+        given.append(initial)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(runs, "train", spied)
+    with pytest.raises(UserError, match="far enough"):
+        run_or_load(dataclasses.replace(tuned.settings, top_k=3), "final", start=trained.record, progress=False)
+    weights = load_file(trained.record.folder / "weights.safetensors")
+    state = given[0].state_dict()
+    assert weights.keys() == state.keys()
+    assert all(torch.equal(weights[name], state[name]) for name in state)
+    one, other = (
+        results.key_of(tuned.settings, "final", "f", Record(trained.record.folder, trained.record.run | {"key": key}))
+        for key in ("a", "b")
+    )
+    assert len({one, other, results.key_of(tuned.settings, "final", "f")}) == 3
+
+
+def test_another_start_makes_the_fine_tuned_run_another(stages: tuple[Run, Run]) -> None:
+    trained, tuned = stages
+    changed = Record(trained.record.folder, trained.record.run | {"key": "0" * 16})
+    assert tuned.record.outdated(tuned.settings, None, trained.record) == ""
+    assert "started from a run with key" in tuned.record.outdated(tuned.settings, None, changed)
+    longer = Record(trained.record.folder, trained.record.run | {"overrides": {"epochs": 9, "tau": 2.0}})
+    other = dataclasses.replace(tuned.settings, tau=2.0)
+    assert results.folder_of(other, "final", longer).name == "ALL-s0-start.epochs=9-tau=2.0"
+
+
+def test_fine_tuning_needs_the_weights(stages: tuple[Run, Run], tmp_path: Path) -> None:
+    trained, tuned = stages
+    without = Record(tmp_path / "tiny" / "final" / "gone", trained.record.run)
+    with pytest.raises(UserError, match=r"gone has no weights.safetensors on this machine: train the run here first"):
+        run_or_load(dataclasses.replace(tuned.settings, top_k=3), "final", start=without, progress=False)
+
+
+def test_a_run_on_the_validation_persons_is_no_validation_result() -> None:
+    settings = resolve(preset="tiny", module="Baseline", epochs=1, train_on="train+valid", limit=12)
+    seen = run_or_load(settings, progress=False)
+    assert (seen.record.run["data"]["train"], seen.record.run["data"]["valid"]) == (24, 12)
+    assert not seen.record.held_out
+    assert not seen.record.canonical  # in no page's table
+    assert "among those that it was trained on: no validation result" in str(seen)
+    with pytest.raises(UserError, match="was trained on its validation persons"):
+        tables.table2([seen.record])
+    assert "trained on these persons" in evaluate(seen.record.folder, None, "flip")[1]
+    store = stores.store_path(settings)
+    assert "trained on these persons" in evaluate(seen.record.folder, store, "none", progress=False)[1]
+
+
+def test_table1_keeps_the_test_set_and_ours_apart(stages: tuple[Run, Run], run: Run) -> None:
+    """Numbers of a record against its counts; the paper's parameters against the network's."""
+    records = [run.record, *(stage.record for stage in stages)]
+    table = tables.table1(records)
+    theirs, ours = (table.xs(whom, level="Scored on") for whom in ("MPII test", "tiny validation (synthetic)"))
+    assert len(theirs) == 10
+    assert theirs.loc["the paper's", "Mean"] == 91.6
+    assert theirs["printed"].dropna().to_dict() == {
+        "Newell et al. [4]": 25.5, "Chu et al. [6]": 58.1, "the paper's": 15.6,
+    }  # fmt: skip
+    counted = theirs["counted"].dropna().round(1).to_dict()
+    assert counted == {"Newell et al. [4]": 25.4, "the paper's": 15.6}
+    assert list(ours.index) == [
+        "MSFI+SSA, 1 stack, flip", "MSFI+BDMP+SCA, 4 stacks, flip", "MSFI+ALL, 4 stacks, flip",
+    ]  # fmt: skip
+    scores = stages[1].record.scores("flip")
+    line = ours.loc["MSFI+ALL, 4 stacks, flip"]
+    assert line["Mean"] == pytest.approx(100 * sum(scores.at_most) / sum(scores.annotated))
+    assert line["counted"] == pytest.approx(stages[1].record.run["network"]["parameters"] / 1e6)
+    assert line["GFLOP"] == pytest.approx(cost.flops(stages[1].record.network, 64) / 1e9)
+    figure = figures.accuracy_by_parameters(table)
+    left, right = figure.axes
+    assert left.get_title() == "the paper's Table 1: MPII test"
+    assert right.get_title() == "this book: tiny validation (synthetic)"
+    assert sorted(left.lines[0].get_xdata()) == [15.6, 25.5, 58.1]
+    assert sorted(right.lines[0].get_xdata()) == sorted(ours["counted"])
+    heights = [text.xyann[1] for text in right.texts]
+    assert min(np.diff(heights)) > 0  # no label on another
+    plt.close("all")
+
+
+def test_the_final_model_s_row_says_what_it_is_of(stages: tuple[Run, Run]) -> None:
+    trained, tuned = (stage.record for stage in stages)
+    table = tables.final([trained, tuned], "flip")
+    assert table.loc[("MSFI+ALL, tiny validation", "plain"), "Mean"] == tuned.scores().row("plain")["Mean"]
+    assert table.loc[("Table 1, MPII test", "official"), "Mean"] == 91.6
+    seen = Record(tuned.folder, tuned.run | {"settings": tuned.settings | {"train_on": "train+valid"}})
+    labels = tables.final([seen], "flip").index.get_level_values("Scored on")
+    assert "MSFI+ALL, tiny persons it was TRAINED ON" in labels
+    assert tables.facts(tuned)["starts from"] == f"tiny/final/BDMP+SCA-s0, key {trained.run['key']}"
+    assert "among the first" in tables.facts(seen)["persons"]
