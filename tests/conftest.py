@@ -17,7 +17,7 @@ with install_import_hook("scanet", CHECKER):
     import scanet.figures
     import scanet.photo
     import scanet.predictions
-    import scanet.tables  # noqa: F401
+    import scanet.tables
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +27,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "experiments").mkdir()
     shutil.copy(Path(__file__).parents[1] / "experiments" / "paper.yaml", folder / "experiments")
     return folder
+
+
+@pytest.fixture
+def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test or a module (`usefixtures`): records and data are those of its own project folder."""
+    monkeypatch.setenv("SCANET_HOME", str(project))
+
+
+@pytest.fixture(scope="module")
+def run(project: Path) -> "scanet.runs.Run":
+    """A run of SSA, trained once for each module that asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANET_HOME", str(project))
+        settings = scanet.config.resolve(module="SSA", preset="tiny")
+        return scanet.runs.run_or_load(settings, progress=False)

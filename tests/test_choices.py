@@ -14,12 +14,9 @@ from scanet.choices import CHOICES, FINDINGS, Choices, label, on_row, rows_of, s
 from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.train import build
 
+pytestmark = pytest.mark.usefixtures("at_home")
+
 QUICK, TINY = resolve(preset="quick"), resolve(preset="tiny")
-
-
-@pytest.fixture(autouse=True)
-def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCANET_HOME", str(project))
 
 
 def test_the_design_is_balanced() -> None:

@@ -20,6 +20,8 @@ from scanet.model.spatial_attention import sharpen
 from scanet.runs import Run, run_or_load
 from scanet.skeleton import MPII
 
+pytestmark = pytest.mark.usefixtures("at_home")
+
 
 def network(module: str, **options: float) -> SCANet:
     torch.manual_seed(0)
@@ -30,11 +32,6 @@ def network(module: str, **options: float) -> SCANet:
 def picture() -> Picture:
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5
     return Picture(np.zeros((256, 256, 3), np.float32), pixels, None)
-
-
-@pytest.fixture(autouse=True)
-def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCANET_HOME", str(project))
 
 
 @pytest.fixture(scope="module")

@@ -2,34 +2,22 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from scanet import results
-from scanet.config import resolve
 from scanet.files import UserError
 from scanet.measurements import measure_or_load
-from scanet.runs import Run, run_or_load
+from scanet.runs import Run
+
+pytestmark = pytest.mark.usefixtures("at_home")
 
 
 @dataclass(frozen=True)
 class Dials:
     persons: int = 8
     epochs: int = 1
-
-
-@pytest.fixture(autouse=True)
-def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCANET_HOME", str(project))
-
-
-@pytest.fixture(scope="module")
-def run(project: Path) -> Run:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCANET_HOME", str(project))
-        return run_or_load(resolve(module="SSA", preset="tiny"), progress=False)
 
 
 def counted() -> pd.DataFrame:

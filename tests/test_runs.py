@@ -24,17 +24,7 @@ from scanet.results import Record
 from scanet.runs import Run, run_or_load
 from scanet.skeleton import LSP, MPII
 
-
-@pytest.fixture(autouse=True)
-def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCANET_HOME", str(project))
-
-
-@pytest.fixture(scope="module")
-def run(project: Path) -> Run:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCANET_HOME", str(project))
-        return run_or_load(resolve(module="SSA", preset="tiny"), progress=False)
+pytestmark = pytest.mark.usefixtures("at_home")
 
 
 def test_a_record_holds_what_the_run_was(run: Run, project: Path) -> None:

@@ -15,10 +15,7 @@ from scanet.runs import run_or_load
 from scanet.stores import drawn_for_testing, open_store
 from scanet.stress import Stress
 
-
-@pytest.fixture(autouse=True)
-def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCANET_HOME", str(project))
+pytestmark = pytest.mark.usefixtures("at_home")
 
 
 TINY = resolve(preset="tiny")

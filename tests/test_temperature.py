@@ -11,26 +11,15 @@ import pytest
 import torch
 
 from scanet import figures, maps, results, tables, temperature
-from scanet.config import resolve
 from scanet.examples import errors, examples, leg_to_head, with_and_without_noise
 from scanet.measurements import measure_attention, measure_temperature
 from scanet.model import gumbel_difference
 from scanet.runs import Run, run_or_load, trained_at
 from scanet.temperature import Dials
 
+pytestmark = pytest.mark.usefixtures("at_home")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCANET_HOME", str(project))
-
-
-@pytest.fixture(scope="module")
-def run(project: Path) -> Run:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCANET_HOME", str(project))
-        return run_or_load(resolve(module="SSA", preset="tiny"), progress=False)
 
 
 def measured(run: Run, **choice: object) -> pd.DataFrame:
