@@ -56,7 +56,7 @@ class Choice:
         }[self.acts]
 
 
-#: PROTOCOL of the paper, where it is silent or has two readings; book/protocol/open-choices.md explains each.
+#: Where the paper is silent or has two readings; book/protocol/open-choices.md explains each.
 CHOICES = (
     Choice(
         "reference", "extra residual block in the Baseline too", ("Baseline", "Block"), "reference", trained=False
