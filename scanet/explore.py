@@ -29,6 +29,7 @@ from scanet.examples import PICTURE
 from scanet.files import UserError
 from scanet.inference import Look, View, varied
 from scanet.model import SCANet, gumbel_difference
+from scanet.model.spatial_attention import SpatialAttention
 from scanet.runs import Run
 from scanet.skeleton import SKELETONS
 from scanet.stores import store_path
@@ -97,13 +98,22 @@ def photograph(content: bytes, size: int, x: float = 0.5, y: float = 0.5, side: 
     return Picture(scaled(PICTURE), pixels, None)
 
 
+@lru_cache(maxsize=4)
+def _adjustable(model: SCANet) -> SCANet:
+    """The network of a control panel, whose temperature may be set: to make one takes as long as to run it twice."""
+    return varied(model)
+
+
 @torch.inference_mode()
 def look(model: SCANet, picture: Picture, state: State) -> View:
     """The network's view of the picture at the state's temperature: as in testing, and with noise as in training.
 
     The noise is one draw of Eq. (8) for every cell of every stack; a row without sharper attention has none.
     """
-    model = varied(model, tau=state.tau)
+    model = _adjustable(model)
+    for module in model.modules():
+        if isinstance(module, SpatialAttention):
+            module.tau = state.tau
     skeleton = SKELETONS[model.config.joints]
 
     def passed(noise: Tensor | None) -> Look:
@@ -187,7 +197,7 @@ class Explorer:
         self.noise = control(ipywidgets.BoundedIntText, "noise draw", max=2**31 - 1)
         self.status = ipywidgets.Label()
         self.picture = ipywidgets.Image(
-            format="png", layout=ipywidgets.Layout(max_width="100%", align_self="flex-start")
+            format="jpeg", layout=ipywidgets.Layout(max_width="100%", align_self="flex-start")
         )
         self._own = ipywidgets.VBox([self.upload, self.x, self.y, self.side])
         what = ipywidgets.VBox([self.run, self.source, self.number, self._own])
@@ -210,10 +220,11 @@ class Explorer:
         except UserError as error:
             self.status.value = str(error)
             return
-        png, quick = io.BytesIO(), {"compress_level": 1}
+        # A PNG would take twice as long.
+        drawn, quality = io.BytesIO(), {"quality": 90}
         figure = figures.explorer(view, run.record.skeleton, Figure())
-        figure.savefig(png, format="png", dpi=96, bbox_inches=None, pil_kwargs=quick)
-        self.picture.value = png.getvalue()
+        figure.savefig(drawn, format="jpeg", dpi=96, bbox_inches=None, pil_kwargs=quality)
+        self.picture.value = drawn.getvalue()
         self.status.value = f"{run.record.name}: {time.perf_counter() - start:.2f} s"
 
     def _chosen(self) -> Run:
