@@ -4,19 +4,26 @@
 #
 # A notebook trains or loads as its record says; to Snakemake a run is its executed page in the book.
 import re
+from pathlib import Path
 
-import nbformat
-from scanet.config import EPHEMERAL, PRESETS, ROWS
+from scanet.config import PRESETS, ROWS
+from scanet.pages import publish
 
 preset = config.get("preset", "quick")
 seeds = range(int(config.get("seeds", 1)))
 if preset not in PRESETS:
     raise WorkflowError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
 
-# Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) is a papermill call away.
+# Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) where there is time. The synthetic preset, whose runs are
+# short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the paper leaves open. Whatever
+# a report leaves out can be asked for by its page's name.
 TABLE2 = [name for name, row in ROWS.items() if row.place == "Table 2"]
-REPORT = [*TABLE2, "soft"]
-PAGES = expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=REPORT, seed=seeds)
+REPORT = [*TABLE2, "soft", *(["SCA"] if preset != "quick" else [])]
+TAUS = [0.1, 0.25, 0.5] if preset == "synthetic" else []
+PAGES = [
+    *expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=REPORT, seed=seeds),
+    *expand("book/runs/{preset}/SSA-s{seed}-tau={tau}.ipynb", preset=preset, seed=seeds, tau=TAUS),
+]
 CODE = [*glob_wildcards("scanet/{module}.py")[0]]
 # The notebooks about several runs: the rows whose runs they use, and the seeds that they are called with. The page is
 # the last call's, with seed 0, and shows what has been measured with all of them. None: it takes no seed.
@@ -26,14 +33,15 @@ NOTEBOOKS = {
     "table2": (REPORT, [None]),
     "attention": (["MSFI", "SSA", "soft"], EACH),
     "temperature": (["SSA"], EACH),
-    "gradients": ([], EACH),  # trains for itself, as does choices
+    "gradients": ([], EACH),  # trains for itself, as choices does
     "qualitative": (["ALL"], [0]),
     "stress": (TABLE2, [None]),
     "explore": (["SSA"], [0]),
-    "choices": ([], EACH),
+    "choices": ([], [0]),
 }
-# Not in the report: stress where people are not drawn and have no dials; choices, which takes hours.
-SHOWN = [name for name in NOTEBOOKS if name != "choices" and (name != "stress" or preset in EPHEMERAL)]
+DRAWN = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
+ONLY = {"choices": ["synthetic"], "stress": DRAWN}  # choices takes hours; only drawn people have stress's dials
+SHOWN = [name for name in NOTEBOOKS if preset in ONLY.get(name, PRESETS)]
 SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]
 
 
@@ -42,6 +50,7 @@ wildcard_constraints:
     seed=r"\d+",
     notebook="|".join(NOTEBOOKS),
     row="|".join(re.escape(row) for row in ROWS),
+    at=r"(-tau=[\d.]+)?",
 
 
 localrules:
@@ -56,19 +65,6 @@ rule book:
         "jupyter-book build book/ --all -W -n --keep-going --quiet"
 
 
-def publish(executed, page, title):
-    """A page of its own title, for pages that are made from one template. In it, {} is the template's title.
-
-    The page notes the keys of the runs that it shows: the book's build compares them with the runs' own.
-    """
-    from scanet.results import named_in
-
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata["scanet"] = {"runs": named_in(nbformat.writes(notebook))}
-    notebook.cells[0].source = re.sub("^# (.*)", lambda own: f"# {title.format(own[1])}", notebook.cells[0].source)
-    nbformat.write(notebook, page)
-
-
 rule data:
     output:
         touch("data/.{preset}-ready"),
@@ -80,28 +76,29 @@ rule run:
     input:
         notebook="experiments/ablation.ipynb",
         sources=SOURCES,
-        data=lambda w: f"data/.{w.preset}-ready" if w.preset in EPHEMERAL else [],
+        data=lambda w: f"data/.{w.preset}-ready" if w.preset in DRAWN else [],
     output:
-        "book/runs/{preset}/{row}-s{seed}.ipynb",
+        "book/runs/{preset}/{row}-s{seed}{at}.ipynb",
     log:
-        notebook="book/_build/logs/{preset}/{row}-s{seed}.ipynb",  # what is left of a run that failed
+        notebook="book/_build/logs/{preset}/{row}-s{seed}{at}.ipynb",  # what is left of a run that failed
     priority: lambda w: list(ROWS).index(w.row)  # the largest networks first, so that no long run is left for the end
     resources:
         gpu=1,
     run:
+        other = wildcards.at.removeprefix("-").replace("=", " ")
         shell(
-            "papermill {input.notebook} {log.notebook} --no-progress-bar"
-            " -p module {wildcards.row} -p preset {wildcards.preset} -p seed {wildcards.seed} < /dev/null"
+            "papermill {input.notebook} {log.notebook} --no-progress-bar -p module {wildcards.row}"
+            f" -p preset {{wildcards.preset}} -p seed {{wildcards.seed}} {'-p ' * bool(other)}{other} < /dev/null"
         )
-        title = f"{ROWS[wildcards.row].title} on {wildcards.preset}, seed {wildcards.seed}"
-        publish(log.notebook, output[0], title)
+        title = f"{ROWS[wildcards.row].title} on {wildcards.preset}, {other + ', ' * bool(other)}seed {wildcards.seed}"
+        publish(Path(log.notebook), Path(output[0]), title)
 
 
 rule final:  # asked for by its page's name: it takes longer than all of Table 2
     input:
         notebook="experiments/final.ipynb",
         sources=SOURCES,
-        data=lambda w: f"data/.{w.preset}-ready" if w.preset in EPHEMERAL else [],
+        data=lambda w: f"data/.{w.preset}-ready" if w.preset in DRAWN else [],
     output:
         "book/runs/{preset}/final-s{seed}.ipynb",
     log:
@@ -113,13 +110,14 @@ rule final:  # asked for by its page's name: it takes longer than all of Table 2
             "papermill {input.notebook} {log.notebook} --no-progress-bar"
             " -p preset {wildcards.preset} -p seed {wildcards.seed} < /dev/null"
         )
-        publish(log.notebook, output[0], f"The final model on {wildcards.preset}, seed {wildcards.seed}")
+        publish(Path(log.notebook), Path(output[0]), f"The final model on {wildcards.preset}, seed {wildcards.seed}")
 
 
 def pages_of(wildcards):
     """The runs that a notebook uses: made before it, each by itself."""
     rows, _ = NOTEBOOKS[wildcards.notebook]
-    return expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=rows, seed=seeds)
+    pages = expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=rows, seed=seeds)
+    return [*pages, *(page for page in PAGES if "-tau=" in page and wildcards.notebook == "temperature")]
 
 
 rule notebook:
@@ -127,7 +125,7 @@ rule notebook:
         notebook="experiments/{notebook}.ipynb",
         sources=SOURCES,
         pages=lambda w: pages_of(w) if w.preset == preset else [],
-        data=lambda w: f"data/.{w.preset}-ready" if w.preset in EPHEMERAL else [],
+        data=lambda w: f"data/.{w.preset}-ready" if w.preset in DRAWN else [],
     output:
         "book/runs/{preset}/{notebook}.ipynb",
     log:
@@ -141,4 +139,4 @@ rule notebook:
                 "papermill {input.notebook} {log.notebook} --no-progress-bar"
                 " -p preset {wildcards.preset} {seeded} < /dev/null"
             )
-        publish(log.notebook, output[0], f"{{}} on {wildcards.preset}")
+        publish(Path(log.notebook), Path(output[0]), f"{{}} on {wildcards.preset}")

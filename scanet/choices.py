@@ -82,6 +82,7 @@ ROWS_NEEDED = ("Baseline", "Block", "MSFI", "BDMP", "SSA")
 BUDGETS: Mapping[str, Mapping[str, int]] = {
     "tiny": {"epochs": 1},
     "quick": {"epochs": 2, "limit": 1500},
+    "synthetic": {"epochs": 1},
     "lspet-small": {"epochs": 3, "limit": 2500},
 }
 

@@ -197,6 +197,13 @@ def final_stages(settings: Settings) -> tuple[Settings, Settings]:
     return dataclasses.replace(settings, module="BDMP+SCA"), tuned
 
 
+_DRAWN: Mapping[str, Any] = {
+    "dataset": "synthetic", "input_size": 128, "channels": 32, "heatmap_std": 0.001,
+    "batch_size": 8, "learning_rate": 2.5e-3, "schedule": "linear",
+    "scale_jitter": 0.1, "rotation_probability": 0.0, "colour_jitter": 0.0,
+    "finetune_epochs": 1, "finetune_rate": 2.5e-5,
+}  # fmt: skip
+
 PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     {
         "tiny": {
@@ -204,12 +211,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
             "channels": 16, "epochs": 2, "batch_size": 8, "learning_rate": 2.5e-3, "sigma": 1.0,
             "finetune_epochs": 1, "finetune_rate": 2.5e-6,
         },
-        "quick": {
-            "dataset": "synthetic", "input_size": 128, "channels": 32, "heatmap_std": 0.001,
-            "epochs": 3, "batch_size": 8, "learning_rate": 2.5e-3, "schedule": "linear",
-            "scale_jitter": 0.1, "rotation_probability": 0.0, "colour_jitter": 0.0,
-            "finetune_epochs": 1, "finetune_rate": 2.5e-5,
-        },
+        "quick": {**_DRAWN, "epochs": 3},
+        "synthetic": {**_DRAWN, "epochs": 5},
         "lspet-small": {
             "dataset": "lspet", "input_size": 128, "channels": 64, "heatmap_std": 0.001,
             "epochs": 12, "batch_size": 8, "learning_rate": 2.5e-3, "schedule": "linear",

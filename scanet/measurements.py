@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from scanet import gradients, results, stores, temperature
-from scanet.config import Settings, changed_dials
+from scanet.config import EPHEMERAL, Settings, changed_dials
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
 from scanet.files import UserError, home, results_folder
@@ -51,7 +51,8 @@ def measure_or_load(
     """The measurement's table if its key is today's, else measure and write it.
 
     A measurement that is not today's is shown all the same, with a notice, where the weights or the photographs to
-    measure it again are not on this machine. The presets that git does not keep (tiny, quick) have both.
+    measure it again are not on this machine. So is one that trains for itself, which takes long, but for the presets
+    that git does not keep (tiny, quick).
 
     Args:
         settings: preset, row and seed, by which the measurement is named.
@@ -93,6 +94,9 @@ def measure_or_load(
         return Measured(
             saved, f"what it was measured on or by has changed since, and {lacking} are not on this machine"
         )
+    if saved is not None and not sources and settings.preset not in EPHEMERAL:
+        remedy = f"to measure it again, delete {folder.relative_to(home())}"
+        return Measured(saved, f"what it was measured on or by has changed since; {remedy}")
     if saved is not None:
         print(f"{saved.name} is measured again: what it was measured on or by has changed.", file=sys.stderr)
     start = time.perf_counter()

@@ -1,15 +1,20 @@
-"""What the book's own Sphinx extension does to a page."""
+"""How an executed notebook becomes a page, and what the book's own Sphinx extension does to it."""
 
+import base64
 import importlib.util
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 from sphinx.errors import ExtensionError
 
 from scanet import results
+from scanet.pages import publish, slim
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +74,56 @@ def test_runs_that_a_text_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found == {
         name: f"key of {name[14:]}" for name in ("tiny/ablation/MSFI-s0", "tiny/ablation/SSA-s0-tau=2.0")
     }
+
+
+def embedded(pixels: np.ndarray) -> str:
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    return "data:image/png;base64,\n" + base64.b64encode(png.getvalue()).decode()
+
+
+def picture(alpha: int) -> np.ndarray:
+    """A smooth picture with some grain: (64, 64, 4)."""
+    across = np.linspace(0, 200, 64)[None, :, None]
+    grain = np.random.default_rng(0).integers(0, 20, (64, 64, 4))
+    pixels = (across + grain).astype(np.uint8)
+    pixels[..., 3] = alpha
+    return pixels
+
+
+def test_pictures_become_small_and_hardly_change() -> None:
+    svg = f'<svg><image xlink:href="{embedded(picture(255))}" width="64"/><text>words</text></svg>'
+    found = slim(svg)
+    assert len(found) < len(svg) / 3
+    head, _, rest = found.partition("data:image/jpeg;base64,")
+    code, _, tail = rest.partition('"')
+    assert (head, tail) == ('<svg><image xlink:href="', ' width="64"/><text>words</text></svg>')
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))), float)
+    assert np.abs(pixels - picture(255)[..., :3]).mean() < 8
+
+
+def test_pictures_that_one_can_see_through_stay() -> None:
+    svg = f'<image xlink:href="{embedded(picture(100))}"/>'
+    assert slim(svg) == svg
+
+
+def test_a_page_has_its_own_title_and_the_keys_of_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANET_HOME", str(tmp_path))
+    for name in ("SSA-s0", "SSA-s0-tau=0.5", "SSA-s1"):
+        record = tmp_path / "experiments/results/tiny/ablation" / name / "run.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"key": f"key of {name}"}), encoding="utf-8")
+    svg = f'<svg><image xlink:href="{embedded(picture(255))}"/></svg>'
+    shown = nbformat.v4.new_output("display_data", {"image/svg+xml": svg, "text/plain": "<Figure>"})
+    printed = nbformat.v4.new_output("stream", text="tiny/ablation/SSA-s0-tau=0.5: 2 epochs\n")
+    cells = [
+        nbformat.v4.new_markdown_cell("# The temperature (Fig. 5)\n\n# not this"),
+        nbformat.v4.new_code_cell("run", outputs=[printed, shown]),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "executed.ipynb")
+    page = tmp_path / "book/runs/tiny/temperature.ipynb"
+    publish(tmp_path / "executed.ipynb", page, "{} on tiny")
+    made = nbformat.read(page, as_version=4)
+    assert made.cells[0].source == "# The temperature (Fig. 5) on tiny\n\n# not this"
+    assert made.metadata["scanet"] == {"runs": {"tiny/ablation/SSA-s0-tau=0.5": "key of SSA-s0-tau=0.5"}}
+    assert made.cells[1].outputs[1].data["image/svg+xml"] == slim(svg)

@@ -1,0 +1,47 @@
+"""An executed notebook becomes a page of the book."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from scanet.files import whole_file
+from scanet.results import named_in
+
+#: Of a JPEG in a page, from 1 to 95.
+QUALITY = 85
+
+
+def publish(executed: Path, page: Path, title: str) -> None:
+    """Write the page of an executed notebook, with a title of its own; in it, {} is the notebook's title.
+
+    The page notes the keys of the runs that it shows: the book's build compares them with the runs' own. Photographs
+    in its figures become JPEGs, which makes it a fifth as long.
+    """
+    notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/svg+xml" in output.get("data", {}):
+                output.data["image/svg+xml"] = slim(output.data["image/svg+xml"])
+    notebook.metadata["scanet"] = {"runs": named_in(nbformat.writes(notebook))}
+    first = notebook.cells[0]
+    first.source = re.sub("^# (.*)", lambda own: f"# {title.format(own[1])}", first.source)
+    with whole_file(page) as file:
+        nbformat.write(notebook, file)
+
+
+def slim(svg: str) -> str:
+    """The drawing with its pictures as JPEGs; those that one can see through stay as they are."""
+
+    def smaller(found: re.Match[str]) -> str:
+        picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
+        if picture.has_transparency_data and min(picture.getchannel("A").tobytes()) < 255:
+            return found[0]
+        jpeg = io.BytesIO()
+        picture.convert("RGB").save(jpeg, "JPEG", quality=QUALITY)
+        return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+
+    return re.sub(r"data:image/png;base64,([\w+/=\s]+)", smaller, svg)
