@@ -3,9 +3,10 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from scanet.config import PRESETS, ROWS, resolve
 from scanet.files import UserError
@@ -87,7 +88,7 @@ def prepare_lspet(folder: Path, resolution: Resolution = 320, output: Output = N
 
 @prepare_app.command("synthetic")
 def prepare_synthetic(
-    preset: Annotated[str, typer.Option(help="tiny or quick: says how many persons.")] = "quick",
+    preset: Annotated[str, typer.Option(help="tiny, quick or synthetic: says how many persons.")] = "quick",
 ) -> None:
     """Draw the synthetic persons of a preset, write them in MPII's formats, and fill their store.
 
@@ -157,23 +158,35 @@ def train(
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
     seed: int = 0,
     data: Annotated[str | None, typer.Option(help="The data set's folder, or a store.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
     tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
+    given: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting; repeatable.")] = None,
 ) -> None:
     """Train and evaluate a row, or show the record of a run that is finished, as `ablation.ipynb` does.
 
-    Example: scanet train SSA --preset quick
+    Example: scanet train SSA --preset quick --set tau=0.5
 
     On several GPUs: accelerate launch --multi_gpu -m scanet.cli train SSA --preset paper
     """
     from scanet import processes, runs, tables
 
-    settings = resolve(module=module, preset=preset, seed=seed, data=data, epochs=epochs, tta=tta)
+    options: dict[str, Any] = {"module": module, "preset": preset, "seed": seed, "data": data, "tta": tta}
+    settings = resolve(**options | dict(map(_pair, given or [])))
     run = runs.run_or_load(settings)
     if processes.rank() > 0:
         return
     print(run)
     print(tables.ablation_row(run.record, settings.tta).to_string(float_format="{:.2f}".format, na_rep=""))
+
+
+def _pair(given: str) -> tuple[str, Any]:
+    """The name and the value of NAME=VALUE, the value as YAML reads it: a number, true, false, text."""
+    name, equals, value = given.partition("=")
+    try:
+        if equals:
+            return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise UserError(f"--set {given}: give NAME=VALUE, as in --set epochs=3")
 
 
 @app.command()

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
+from safetensors import safe_open
 from torch import Tensor
 
 from scanet import figures, results
@@ -30,6 +31,7 @@ from scanet.files import UserError
 from scanet.inference import Look, View, varied
 from scanet.model import SCANet, gumbel_difference
 from scanet.model.spatial_attention import SpatialAttention
+from scanet.photo import WEIGHTS
 from scanet.runs import Run
 from scanet.skeleton import SKELETONS
 from scanet.stores import store_path
@@ -137,8 +139,14 @@ def look(model: SCANet, picture: Picture, state: State) -> View:
 
 
 def model_of(run: Run) -> SCANet:
-    """The run's network. Raises UserError where its weights are not on this machine."""
+    """The run's network; where its weights are not on this machine, the package's if they are this run's.
+
+    Raises UserError if there are none.
+    """
     if run.model is None:
+        with safe_open(WEIGHTS, framework="pt") as file:
+            if file.metadata()["key"] == run.record.run["key"]:
+                return results.load_model(WEIGHTS)
         raise UserError(f"the weights of {run.record.name} are not on this machine: train the run here first")
     return run.model
 
@@ -173,7 +181,7 @@ class Explorer:
     def __init__(self, run: Run) -> None:
         model_of(run)
         self._first = run
-        trained = {record.name: record.folder for record in results.trained()}
+        trained = {record.name: record.folder for record in [run.record, *results.trained()]}
 
         def control(kind: type, description: str, **options: object) -> ipywidgets.Widget:
             made = kind(description=description, layout=ipywidgets.Layout(width="26rem"), **options)

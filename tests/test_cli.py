@@ -51,6 +51,23 @@ def test_info_prints_every_rows_count(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "16.7" in printed
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("epochs", "--set epochs: give NAME=VALUE"),
+        ("tau=[", "--set tau=[: give NAME=VALUE"),
+        ("tua=1", "unknown parameter 'tua'"),
+        ("tau=low", "tau is 'low': allowed is a number from 0.01 to 100"),
+        ("epochs=1.5", "epochs is 1.5: allowed is a whole number"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(
+    given: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "train", "--set", given) == 1
+    assert said in capsys.readouterr().err
+
+
 def test_evaluate_scores_anybodys_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,10 +161,10 @@ def test_train_prepare_and_evaluate_a_run(
 ) -> None:
     assert call(monkeypatch, "prepare", "synthetic", "--preset", "tiny") == 0
     assert "48 persons in" in capsys.readouterr().out
-    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--epochs", "1") == 0
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "epochs=1") == 0
     assert "ours, tiny" in capsys.readouterr().out
     folder = at_home / "experiments/results/tiny/ablation/Baseline-s0-epochs=1"
-    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--epochs", "1", "--tta", "six-scale") == 0
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "epochs=1", "--tta", "six-scale") == 0
     assert "six-scale" in json.loads((folder / "run.json").read_text(encoding="utf-8"))["metrics"]
     assert call(monkeypatch, "evaluate", str(folder)) == 0
     assert "PCKh@0.5 of 16 persons" in capsys.readouterr().out
@@ -254,7 +271,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_it_starts(
     at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("scanet.runs.memory", lambda _: 2 * 2**20)
-    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--epochs", "1") == 1
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "epochs=1") == 1
     assert "a batch of 8 needs" in (refused := capsys.readouterr().err.splitlines()[-1])
     assert re.search(r"MiB and cpu.* has 2: give (a batch_size of \d or less|a smaller input_size)", refused)
     assert not (at_home / "experiments/results").exists()

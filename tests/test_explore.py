@@ -168,6 +168,23 @@ def test_missing_weights_and_photographs_are_named(run: Run) -> None:
         explore.validation_person(Run(run.settings, run.record, "", run.model, None), 0)
 
 
+def test_the_packages_model_stands_in_for_its_runs_weights(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Picture
+) -> None:
+    absent = Run(run.settings, run.record, "", None, run.store)
+    monkeypatch.setattr(explore, "WEIGHTS", tmp_path / "scanet.safetensors")
+    own = explore.model_of(run)
+    for key in (run.record.run["key"], "another"):
+        about = {"run": run.record.name, "key": key, "input_size": "64"}
+        results.save_model(own, tmp_path / "scanet.safetensors", half=True, about=about)
+        if key == "another":
+            with pytest.raises(UserError, match="are not on this machine"):
+                explore.model_of(absent)
+            continue
+        ours, shipped = (look(model, picture, State(1.0)).quiet.heatmap for model in (own, explore.model_of(absent)))
+        assert np.abs(ours - shipped).max() < 0.02 * np.abs(ours).max()
+
+
 @pytest.mark.usefixtures("run")
 def test_all_runs_with_weights_are_offered() -> None:
     names = [record.name for record in results.trained()]

@@ -284,7 +284,7 @@ def project(project: Path) -> Path:
     fill(project / "mpii.h5", persons[::-1], project, dataset="mpii", resolution=80, progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCANET_HOME", str(project))
-        assert call("train", "Baseline", "--preset", "tiny", "--epochs", 1) == 0
+        assert call("train", "Baseline", "--preset", "tiny", "--set", "epochs=1") == 0
     return project
 
 
