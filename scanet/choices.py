@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from scanet import results
-from scanet.config import ROWS, Row, Settings, changed_dials
+from scanet.config import ROWS, Row, Settings
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import scores
@@ -173,26 +173,28 @@ def measured(settings: Settings, dials: Choices, *, progress: bool = True) -> pd
                 if part not in needed[row]:
                     needed[row].append(part)
     store = open_or_none(settings, progress=progress)
+    given = {"epochs": dials.epochs, "limit": dials.limit}
+    budget = {**BUDGETS.get(settings.preset, {}), **{k: v for k, v in given.items() if v is not None}}
+    tables = []
     for row, parts in needed.items():
         if parts:
             here = replace(settings, module=row)
-            measure = partial(_measure, here, parts, dials, progress=progress)
-            print(measure_or_load(here, "choices", dials, measure, store=store))
-    overrides = settings.overrides() | changed_dials(dials)
-    folder = results.folder_of(settings, "choices").parent
-    found = [results.load_measurement(path.parent) for path in sorted(folder.glob("[!.]*/run.json"))]
-    same = [one for one in found if one is not None and one.run["overrides"] == overrides]
-    return pd.concat([one.table().assign(module=one.run["module"], seed=one.run["seed"]) for one in same])
+            measure = partial(_measure, here, parts, budget, progress=progress)
+            version = results.digest(budget=budget, specifications=[label(part) for part in parts])
+            made = measure_or_load(here, "choices", dials, measure, store=store, version=version)
+            print(made)
+            tables.append(results.over_seeds(made.measurement).assign(module=row))
+    return pd.concat(tables)
 
 
-def _measure(settings: Settings, parts: Iterable[Specification], dials: Choices, *, progress: bool) -> pd.DataFrame:
-    given = {"epochs": dials.epochs, "limit": dials.limit}
-    budget: dict[str, Any] = {**BUDGETS.get(settings.preset, {}), **{k: v for k, v in given.items() if v is not None}}
+def _measure(
+    settings: Settings, parts: Iterable[Specification], budget: Mapping[str, int], *, progress: bool
+) -> pd.DataFrame:
     trained = {choice.name for choice in CHOICES if choice.trained}
     lines = []
     for part in parts:
         training = {name: value for name, value in part.items() if name in trained}
-        run = run_or_load(replace(settings, **budget, **training), "choices-runs", progress=progress)
+        run = run_or_load(replace(settings, **{**budget, **training}), "choices-runs", progress=progress)
         means = {name: row["Mean"] for name, row in _rows(run, part).items()}
         lines.append({"specification": label(part), **means})
     return pd.DataFrame(lines)

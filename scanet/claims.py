@@ -4,7 +4,8 @@ A claim (experiments/paper.yaml) says of a quantity that it lies in a range: a d
 to 100. The one rule for the verdict, from the quantity's interval on one preset:
 
 reproduced: the whole interval lies in the claim's range.
-not reproduced: the whole interval lies outside the range, or the paper prints a value and the interval excludes it.
+not reproduced: the whole interval lies outside the range, or the paper prints a value and the interval excludes it; a
+    difference of PCKh has its printed value on MPII alone.
 inconclusive: neither, or there is one seed only.
 needs MPII: only MPII can tell, and no MPII run is there.
 context: it is about other authors' numbers.
@@ -17,7 +18,7 @@ parameters, needs no seeds.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -264,7 +265,9 @@ def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame
             if lacks(claim, preset):
                 lines[claim.id].append({"preset": name, "verdict": "missing", "runs": lacks(claim, preset)})
             elif claim.id in found:
-                line = _line(claim, found[claim.id], level[claim.id])
+                comparable = claim.kind != "difference" or name == MPII_PRESET
+                stated_here = claim if comparable else replace(claim, value=None)
+                line = _line(stated_here, found[claim.id], level[claim.id])
                 lines[claim.id].append({"preset": name, **line, "runs": answers[claim.id][1]})
     rows = [
         {"id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place}

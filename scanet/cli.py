@@ -27,10 +27,10 @@ Output = Annotated[Path | None, typer.Option(help="The store to fill. Default: d
 
 
 def main() -> None:
-    """Run the command; a `UserError` is one sentence on stderr and exit code 1."""
+    """Run the command; a `UserError`, or a file that cannot be used, is one sentence on stderr and exit code 1."""
     try:
         app()
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"scanet: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -191,7 +191,7 @@ def _pair(given: str) -> tuple[str, Any]:
 
 @app.command()
 def plan(
-    module: Annotated[str, typer.Option(help=f"A row of Table 2: {', '.join(ROWS)}.")] = "SSA",
+    module: Annotated[str | None, typer.Option(help=f"A row of Table 2: {', '.join(ROWS)}. Default: SSA.")] = None,
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
     final: Annotated[bool, typer.Option("--final", help="The final model's two stages instead of a row.")] = False,
     stacks: Annotated[int | None, typer.Option(help="Default: the preset's, 4 for the final model.")] = None,
@@ -206,8 +206,10 @@ def plan(
     from scanet import runs
     from scanet.config import FINAL_STACKS, final_stages
 
+    if final and module is not None:
+        raise UserError(f"--final has a row of its own: leave out --module {module}")
     stacks = stacks or (FINAL_STACKS if final else None)
-    settings = resolve(module=module, preset=preset, stacks=stacks, epochs=epochs, data=data)
+    settings = resolve(module=module or "SSA", preset=preset, stacks=stacks, epochs=epochs, data=data)
     found = runs.plan(final_stages(settings) if final else [settings])
     print(json.dumps(found.as_dict(), indent=2) if as_json else found)
 
@@ -218,7 +220,7 @@ def evaluate(
     truth: Annotated[Path | None, typer.Option(help="For a prediction file: Newell .h5 or toolkit .mat.")] = None,
     data: Annotated[Path | None, typer.Option(help="For a run: another store to evaluate it on.")] = None,
     key: Annotated[str | None, typer.Option(help="The variable in the prediction file, if not `preds`.")] = None,
-    tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
+    tta: Annotated[str | None, typer.Option(help="For a run: none, flip (the default) or six-scale.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """PCKh@0.5 of a finished run or of a prediction file, in every convention.
@@ -228,6 +230,9 @@ def evaluate(
     from scanet import evaluation, tables
     from scanet.pckh import CONVENTIONS
 
+    unused = ("--truth or --key", truth or key) if what.is_dir() else ("--data or --tta", data or tta)
+    if unused[1]:
+        raise UserError(f"{what} is scored without {unused[0]}: leave it out")
     if what.is_dir():
         settings = resolve(tta=tta)
         scores, about = evaluation.evaluate(what, data, settings.tta, progress=not as_json)

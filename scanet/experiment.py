@@ -66,7 +66,7 @@ def measurement_parameters(
 def _plain(namespace: Mapping[str, Any]) -> dict[str, Any]:
     def plain(value: Any) -> bool:
         if isinstance(value, list | tuple | dict):  # a notebook's list of runs is no parameter
-            return all(plain(item) for item in (value.values() if isinstance(value, dict) else value))
+            return bool(value) and all(plain(i) for i in (value.values() if isinstance(value, dict) else value))
         return isinstance(value, str | int | float | bool | None)
 
     interactive = {"In", "Out"}

@@ -6,7 +6,6 @@ that takes less time than drawing the figure.
 
 import io
 import time
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from scanet.files import UserError
 from scanet.inference import Look, View, varied
 from scanet.model import SCANet, gumbel_difference
 from scanet.model.spatial_attention import SpatialAttention
-from scanet.photo import WEIGHTS
+from scanet.photo import WEIGHTS, read
 from scanet.runs import Run
 from scanet.skeleton import SKELETONS
 from scanet.stores import store_path
@@ -76,22 +75,17 @@ def person(store: Store, row: int, size: int) -> Picture:
 
 
 def photograph(content: bytes, size: int, x: float = 0.5, y: float = 0.5, side: float = 1.0) -> Picture:
-    """A square of one's own photograph, turned as the camera noted; what lies outside it is black.
+    """A square of one's own photograph; what lies outside it is black.
 
     x, y: the square's centre, as shares of width and height; side: its length, as a share of the longer one.
 
     Raises:
         UserError: the content is no picture.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
-    except Exception as error:  # whatever a decoder says of a file that is something else
-        raise UserError(f"the file is no picture that can be read ({error}): give a JPEG or a PNG") from error
-    half = side * max(opened.size) / 2
-    middle = x * opened.width, y * opened.height
-    square = opened.crop([round(c + sign * half) for sign in (-1, 1) for c in middle])  # type: ignore[arg-type]
+    picture = read(io.BytesIO(content)).picture
+    half = side * max(picture.size) / 2
+    middle = x * picture.width, y * picture.height
+    square = picture.crop([round(c + sign * half) for sign in (-1, 1) for c in middle])  # type: ignore[arg-type]
 
     def scaled(pixels: int) -> np.ndarray:
         return np.asarray(square.resize((pixels, pixels), Image.Resampling.LANCZOS), np.float32) / 255

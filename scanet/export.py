@@ -23,8 +23,9 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
     if readme.exists() and not readme.read_text(encoding="utf-8").startswith(card.TITLE):
         raise UserError(f"{readme} is no model card, and would be lost: give --output in a folder of its own")
     settings = record.settings
-    again = {name: settings[name] for name in ("synthetic_train", "synthetic_valid") if name in settings}
-    store = stores.open_store(resolve(preset=settings["preset"], data=data, **again), progress=progress)
+    store = stores.open_store(resolve(**settings, data=data), progress=progress)
+    if store.fingerprint != record.run["data"]["fingerprint"]:
+        raise UserError(f"{store.path} holds other data than {record.name} was made from: give those with --data")
     rows, device, size = record.predictions()["row"], pick_device(), settings["input_size"]
     persons = Persons(store, rows, device)
     model = record.trained_model()

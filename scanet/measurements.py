@@ -46,7 +46,7 @@ def measure_or_load(
     *,
     sources: Sequence[Run] = (),
     store: Store | None,
-    version: int = 1,
+    version: int | str = 1,
 ) -> Measured:
     """The measurement's table if its key is today's, else measure and write it.
 
@@ -61,7 +61,7 @@ def measure_or_load(
         sources: the runs that are measured. None for a measurement that trains for itself: the settings, the data and
             the training recipe then count instead of their keys.
         store: the persons to measure on; None where they are not on this machine.
-        version: of the measuring code: raise it when the same sources begin to give another table.
+        version: of the measuring code: another one when the same sources begin to give another table.
 
     Raises:
         UserError: there is no such measurement, and the weights or the photographs are not on this machine.

@@ -7,6 +7,7 @@ The persons are cut as the store cuts them and go through the same warp and deco
 detector here: without boxes the whole picture is taken as one person's.
 """
 
+import io
 import json
 import sys
 import warnings
@@ -80,16 +81,16 @@ class Pose:
     confidence: np.ndarray
 
 
-def read(path: Path | str) -> Photo:
+def read(source: Path | str | io.BytesIO) -> Photo:
     """A photograph of any mode: upright by its EXIF tag, transparency on grey, 16 bits and CMYK made RGB.
 
     Of an animation the first picture. Raises UserError for a file that is missing, broken or too large.
     """
-    path = Path(path)
+    path = Path(source) if isinstance(source, Path | str) else "the file"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `LARGE` and the error deal with it
-            with Image.open(path) as opened:
+            with Image.open(source) as opened:
                 turned = opened.getexif().get(0x0112, 1) >= 5  # EXIF orientation: rows and columns swapped
                 width, height = opened.size[::-1] if turned else opened.size
                 factor = 1
@@ -159,7 +160,7 @@ class Predictor:
             if part is not None:
                 paste(square, part, corner)
         zoom = np.array([zoom_of(s, resolution) for s in scale.tolist()])
-        persons = Squares(middle, scale, zoom, squares, self.device)
+        persons = Squares(middle, scale, zoom, torch.from_numpy(squares), self.device)
         found = predict(self.model, persons, size=self.input_size, tta=tta)
         joints = (found.joints + 0.5) / photo.zoom - 0.5
         return [

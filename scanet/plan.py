@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from scanet import processes
 from scanet.config import Settings, Tta
 from scanet.data import mpii, synthetic
 from scanet.data.loader import Persons, fits
@@ -119,7 +120,7 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
 
         speed(1)  # the first step prepares much
         steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))
-        images_per_second = speed(steps)
+        images_per_second = speed(processes.gather(steps)[0])  # every process has to take as many
 
         def testing(count: int, tta: Tta) -> float:
             tested, start = some(count), time.perf_counter()

@@ -7,6 +7,7 @@ Without them there is one process, number 0 of 1, and everything here does nothi
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,11 +15,14 @@ from torch import distributed
 
 T = TypeVar("T")
 
+#: How long one process waits for another: number 0 may have to fill a store first.
+PATIENCE = timedelta(hours=6)
+
 
 def join(device: torch.device) -> None:
     """Meet the other processes, if this one was started with others and has not met them yet."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
 def rank() -> int:

@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from scanet.config import RECIPE, ROWS, Network, Settings
+from scanet.config import RECIPE, ROWS, Network, Settings, resolve
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
@@ -293,7 +293,7 @@ def over_seeds(measurement: Measurement) -> pd.DataFrame:
     same = [
         other
         for other in found
-        if other is not None and all(other.run[name] == run[name] for name in ("overrides", "version"))
+        if other is not None and all(other.run[n] == run[n] for n in ("overrides", "settings", "data", "version"))
     ]
     return pd.concat([other.table().assign(seed=other.run["seed"]) for other in same], ignore_index=True)
 
@@ -311,7 +311,8 @@ def one_preset(records: Sequence[Record]) -> str:
     """The preset of all records.
 
     Raises:
-        UserError: they have several, or one has seen the persons that it is scored on: the numbers do not compare.
+        UserError: they have several, or the preset has changed between two of them, or one has seen the persons that
+            it is scored on: the numbers do not compare.
     """
     for record in records:
         if not record.held_out:
@@ -319,7 +320,21 @@ def one_preset(records: Sequence[Record]) -> str:
     presets = {record.settings["preset"] for record in records}
     if len(presets) != 1:
         raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")
+    changed = [(record.name, _changed_since(record)) for record in records]
+    if any(values != changed[0][1] for _, values in changed):
+        name, values = next((name, values) for name, values in changed if values)
+        was = ", ".join(f"{setting}={value}" for setting, value in values.items())
+        raise UserError(
+            f"{name} was made when its preset had {was}, and other records of the table after that: delete its "
+            "folder and train it again"
+        )
     return presets.pop()
+
+
+def _changed_since(record: Record) -> dict[str, Any]:
+    """The settings in which a record's preset was another one when it was made, with their values then."""
+    now = resolve(**record.settings).overrides(record.folder.parent.name)
+    return {name: value for name, value in now.items() if name not in record.run["overrides"]}
 
 
 def save_model(model: SCANet, path: Path, *, half: bool = False, about: Mapping[str, str] | None = None) -> None:

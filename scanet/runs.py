@@ -1,6 +1,7 @@
 """A run: trained, or loaded where its record is there; the final model's two stages; what a training will need."""
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,8 +69,10 @@ def run_or_load(
         found = stores.open_store if record is None else stores.open_or_none
         store = found(settings, progress=progress)
     notice = record.outdated(settings, store.fingerprint if store else None, start) if record is not None else ""
-    if notice and settings.preset not in EPHEMERAL:
+    if record is not None and notice and settings.preset not in EPHEMERAL:
         notice += f"; to train it again, delete {folder.relative_to(home())}"
+        if store is not None and store.fingerprint != record.run["data"]["fingerprint"]:
+            store = None  # its rows are other persons
     elif record is None or notice:
         assert store is not None  # only a record can do without one
         if notice and processes.rank() == 0:
@@ -193,8 +196,7 @@ def _train(
         "row": rows,
     }
     results.write(folder, run, history, model, predictions["flip"], columns)
-    checkpoint.unlink()
-    checkpoint.parent.rmdir()
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
 
 
 #: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces.

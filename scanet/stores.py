@@ -110,6 +110,11 @@ def _right_store(path: Path, settings: Settings) -> Store:
     store = Store(path)
     if store.dataset != settings.dataset:
         raise UserError(f"{path} holds {store.dataset}, but preset {settings.preset!r} is for {settings.dataset}")
+    if store.resolution != settings.resolution:
+        raise UserError(
+            f"{path} holds boxes of {store.resolution} pixels, and an input_size of {settings.input_size} takes "
+            f"{settings.resolution}: scanet prepare them with --resolution {settings.resolution}"
+        )
     return store
 
 

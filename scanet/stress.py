@@ -4,7 +4,7 @@ Every value of an axis has a test set of drawn people made for it; the other dia
 it. The people and their poses are the same at every value.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -78,6 +78,8 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
         raise UserError(
             f"preset {settings.preset!r} learns from photographs, and only drawn people have dials: give quick"
         )
+    if settings != resolve(preset=settings.preset):
+        raise UserError("the finished runs of a whole preset are tested: give preset, persons and steps alone")
     if dials.steps < 2:
         raise UserError(f"steps is {dials.steps}: an axis has two ends, give 2 or more")
     records = [r for r in results.records(settings.preset) if ROWS[r.settings["module"]].place == "Table 2"]
@@ -90,7 +92,8 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
         )
     tables = []
     for record in records:
-        run = run_or_load(resolve(**record.settings), progress=progress)
+        own = replace(settings, module=record.settings["module"], seed=record.settings["seed"])
+        run = run_or_load(own, progress=progress)
         model = run.model
         if model is None:
             raise UserError(

@@ -49,18 +49,17 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
 
     Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in
     front, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
-    "± Mean" and "± Δ" are half the 95 % intervals of our mean and our difference, the latter from the seeds that both
-    rows have. They are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
+    Our differences are of the seeds that both rows have. "± Mean" and "± Δ" are half the 95 % intervals of our mean
+    and our difference. They are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
     """
     preset = one_preset(records)
     of = {module: [r for r in records if r.settings["module"] == module] for module in ROWS}
-    ours = pd.DataFrame([{"module": r.settings["module"], **r.scores(tta).row(CONVENTION)} for r in records]).groupby(
-        "module"
-    )
-    means, seeds = ours.mean(), ours.size()
+    each = pd.DataFrame([r.scores(tta).row(CONVENTION) for r in records])
+    each.index = pd.MultiIndex.from_tuples([(r.settings["module"], r.settings["seed"]) for r in records])
+    means, seeds = each.groupby(level=0).mean(), each.groupby(level=0).size()
     lines: dict[tuple[str, str], dict[str, float]] = {}
     for module, row in ROWS.items():
         if paper_row(module):
@@ -77,10 +76,11 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
             against = "Baseline" if module == "MSFI" else "MSFI"
             if module == "Baseline" or row.title not in mean.index or against not in mean.index:
                 continue
-            frame.loc[(row.title, source), "Δ MSFI"] = mean[row.title] - mean[against]
-            estimate = None if source == PRINTED else row_difference(of[module], of[against], tta)
-            if estimate is not None:
-                frame.loc[(row.title, source), "± Δ"] = estimate.half_width()
+            if source == PRINTED:
+                frame.loc[(row.title, source), "Δ MSFI"] = mean[row.title] - mean[against]
+            elif (estimate := row_difference(of[module], of[against], tta)) is not None:
+                of_seeds = each.loc[module, "Mean"] - each.loc[against, "Mean"]  # empty for a seed of one row alone
+                frame.loc[(row.title, source), ["Δ MSFI", "± Δ"]] = of_seeds.mean(), estimate.half_width()
     return frame
 
 

@@ -216,6 +216,14 @@ def test_missing_photographs_are_named(tmp_path: Path) -> None:
         run_or_load(resolve(preset="lspet-small", data=str(tiny)), progress=False)
 
 
+def test_a_store_of_other_boxes_is_refused(run: Run) -> None:
+    """It would give another network under the same key."""
+    assert run.store is not None
+    tiny = run.store.path
+    with pytest.raises(UserError, match=r"holds boxes of 80 pixels, and an input_size of 128 takes 160: .* 160"):
+        run_or_load(resolve(preset="tiny", input_size=128, data=str(tiny)), progress=False)
+
+
 def with_scores(record: Record, module: str, seed: int, correct: int) -> Record:
     """A copy of the record in which every joint is right for `correct` of 16 persons."""
     run = json.loads(json.dumps(record.run))
@@ -232,7 +240,8 @@ def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
     ours = table.xs("tiny", level="Source")
     assert ours["Mean"].to_dict() == {"Baseline": 50, "MSFI": 68.75, "MSFI+SSA": 87.5, "MSFI+soft": 25}
     assert ours["seeds"].to_dict() == {"Baseline": 1, "MSFI": 2, "MSFI+SSA": 1, "MSFI+soft": 1}
-    assert ours["Δ MSFI"].dropna().to_dict() == {"MSFI": 18.75, "MSFI+SSA": 18.75, "MSFI+soft": -43.75}
+    # Of seed 0 alone, which is the one that the other rows have.
+    assert ours["Δ MSFI"].dropna().to_dict() == {"MSFI": 12.5, "MSFI+SSA": 25, "MSFI+soft": -37.5}
     # These records' persons are all the same run's: their differences are 0 for certain.
     assert ours["± Δ"].dropna().to_dict() == {"MSFI": 0, "MSFI+SSA": 0, "MSFI+soft": 0}
     assert ours["± Mean"].notna().all()
@@ -250,6 +259,18 @@ def test_tables_refuse_a_mix_of_presets(run: Run) -> None:
     other["settings"]["preset"] = "quick"
     with pytest.raises(UserError, match=r"presets \['quick', 'tiny'\]"):
         tables.table2([run.record, Record(run.record.folder, other)])
+
+
+def test_tables_refuse_records_from_before_a_change_of_their_preset(run: Run) -> None:
+    """They lie where today's do, and nothing of their name tells them apart."""
+    before = json.loads(json.dumps(run.record.run))
+    before["settings"]["epochs"] = 24
+    older, newer = Record(run.record.folder, before), run.record
+    with pytest.raises(UserError, match=r"SSA-s0 was made when its preset had epochs=24, .*: delete its folder"):
+        tables.table2([newer, older])
+    assert results.one_preset([older, older]) == "tiny"
+    before["overrides"] = {"epochs": 24}  # a run with another setting, not an old one
+    assert results.one_preset([newer, older]) == "tiny"
 
 
 def test_ablation_row_puts_the_paper_beside_ours(run: Run) -> None:

@@ -78,6 +78,8 @@ def test_a_measurement_is_kept_under_its_dials_and_loaded(monkeypatch: pytest.Mo
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="tested: give preset, persons and steps alone"):
+        stress.measured(resolve(preset="tiny", seed=3), DIALS)
     with pytest.raises(UserError, match="preset 'lspet-small' learns from photographs"):
         stress.measured(resolve(preset="lspet-small"), DIALS)
     with pytest.raises(UserError, match="steps is 1: an axis has two ends"):

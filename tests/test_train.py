@@ -427,11 +427,11 @@ def test_colours_are_those_that_were_drawn(store: Store, draw: Augmentation) -> 
 
 
 def test_free_memory_has_a_size_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(_: str) -> int:
-        raise ValueError
+    def unknown(*_: object, **__: object) -> None:
+        raise FileNotFoundError
 
     assert free_memory(CPU) > 2**20
-    monkeypatch.setattr("os.sysconf", unknown)
+    monkeypatch.setattr("pathlib.Path.read_text", unknown)
     assert free_memory(CPU) == 4 * 2**30
 
 

@@ -1,9 +1,9 @@
 """Persons of one split on the model's device, batch by batch."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from scanet.data.heatmaps import draw_targets
 from scanet.data.store import Store
 
 MEMORY_SHARE = 0.4  # of the device's free memory that stored squares may take
+PART = 512  # persons that are read at once into the device's memory
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Squares:
         center: np.ndarray,
         scale: np.ndarray,
         zoom: np.ndarray,
-        squares: np.ndarray | None,
+        squares: UInt8[Tensor, "n 3 m m"] | None,
         device: torch.device,
     ) -> None:
-        """squares: uint8 (n, 3, M, M); None where a subclass reads them when they are asked for."""
+        """squares: None where a subclass reads them when they are asked for."""
         self.device = device
         self.center, self.scale, self.zoom = self._column(center), self._column(scale), self._column(zoom)
-        self._squares = None if squares is None else torch.from_numpy(squares).to(device)
+        self._squares = None if squares is None else squares.to(device)
 
     def _column(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
@@ -77,7 +78,11 @@ class Persons(Squares):
         self.store, self.rows = store, rows
         self.skeleton = store.skeleton
         keep = fits(len(rows), store.canvas, device) if cached is None else cached
-        squares = store.crops(rows) if keep else None
+        squares = None
+        if keep:  # in parts, since a GPU's host may have less memory than the GPU
+            squares = torch.empty((len(rows), 3, store.canvas, store.canvas), dtype=torch.uint8, device=device)
+            for start in range(0, len(rows), PART):
+                squares[start : start + PART] = torch.from_numpy(store.crops(rows[start : start + PART]))
         super().__init__(store.center[rows], store.scale[rows], store.zoom[rows], squares, device)
         self.joints = self._column(store.joints[rows])
 
@@ -128,6 +133,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not on this operating system
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not on this operating system
         return 4 * 2**30

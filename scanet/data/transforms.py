@@ -25,9 +25,9 @@ GREY = 0.5  # subtracted from every channel: PN subtracts a mean colour and does
 class Augmentation:
     """One draw for each sample: factor on the box, angle in radians, mirrored or not, factor on each channel."""
 
-    scale: Float[Tensor, "n"]
-    angle: Float[Tensor, "n"]
-    flip: Bool[Tensor, "n"]
+    scale: Float[Tensor, " n"]
+    angle: Float[Tensor, " n"]
+    flip: Bool[Tensor, " n"]
     colour: Float[Tensor, "n 3"]
 
     def __getitem__(self, index: Tensor) -> "Augmentation":
@@ -53,8 +53,8 @@ def draw_augmentation(n: int, settings: Settings, generator: torch.Generator) ->
 
 
 def crop_matrix(
-    scale: Float[Tensor, "b"],
-    zoom: Float[Tensor, "b"],
+    scale: Float[Tensor, " b"],
+    zoom: Float[Tensor, " b"],
     size: int,
     augmentation: Augmentation | None = None,
 ) -> Float[Tensor, "b 2 2"]:
@@ -100,7 +100,7 @@ def colour(images: Float[Tensor, "b 3 s s"], factors: Float[Tensor, "b 3"]) -> F
 def to_input(
     joints: Float[Tensor, "b j 2"],
     center: Float[Tensor, "b 2"],
-    zoom: Float[Tensor, "b"],
+    zoom: Float[Tensor, " b"],
     matrix: Float[Tensor, "b 2 2"],
     size: int,
 ) -> Float[Tensor, "b j 2"]:
@@ -112,7 +112,7 @@ def to_input(
 def to_photograph(
     positions: Float[Tensor, "b j 2"],
     center: Float[Tensor, "b 2"],
-    zoom: Float[Tensor, "b"],
+    zoom: Float[Tensor, " b"],
     matrix: Float[Tensor, "b 2 2"],
     size: int,
 ) -> Float[Tensor, "b j 2"]:
@@ -121,7 +121,7 @@ def to_photograph(
 
 
 def swap_sides(
-    joints: Float[Tensor, "b j 2"], flipped: Bool[Tensor, "b"], flip: tuple[int, ...]
+    joints: Float[Tensor, "b j 2"], flipped: Bool[Tensor, " b"], flip: tuple[int, ...]
 ) -> Float[Tensor, "b j 2"]:
     """In a mirrored image the left wrist is a right one: relabel the joints of the flipped samples."""
     return torch.where(flipped[:, None, None], joints[:, list(flip)], joints)
