@@ -50,7 +50,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in
     front, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
     Our differences are of the seeds that both rows have. "± Mean" and "± Δ" are half the 95 % intervals of our mean
-    and our difference. They are those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
+    and our difference, those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
