@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from scanet.config import PRESETS, ROWS
+from scanet.config import EPHEMERAL, PRESETS, ROWS
 from scanet.pages import publish
 
 preset = config.get("preset", "quick")
@@ -40,9 +40,17 @@ NOTEBOOKS = {
     "choices": ([], [0]),
 }
 DRAWN = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
+DATA = ["data/.{preset}-ready"] if preset in DRAWN else []
 ONLY = {"choices": ["synthetic"], "stress": DRAWN}  # choices takes hours; only drawn people have stress's dials
 SHOWN = [name for name in NOTEBOOKS if preset in ONLY.get(name, PRESETS)]
 SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]
+
+
+def checked(files):
+    """Inputs. Those of a preset whose pages git keeps may be younger than a page: after a checkout all ages are chance,
+    and without the weights, which git does not keep, a page would lose its maps. --forcerun makes such a page again.
+    """
+    return files if preset in EPHEMERAL else [ancient(file) for file in files]
 
 
 wildcard_constraints:
@@ -74,9 +82,9 @@ rule data:
 
 rule run:
     input:
-        notebook="experiments/ablation.ipynb",
-        sources=SOURCES,
-        data=lambda w: f"data/.{w.preset}-ready" if w.preset in DRAWN else [],
+        notebook=checked(["experiments/ablation.ipynb"]),
+        sources=checked(SOURCES),
+        data=checked(DATA),
     output:
         "book/runs/{preset}/{row}-s{seed}{at}.ipynb",
     log:
@@ -96,9 +104,9 @@ rule run:
 
 rule final:  # asked for by its page's name: it takes longer than all of Table 2
     input:
-        notebook="experiments/final.ipynb",
-        sources=SOURCES,
-        data=lambda w: f"data/.{w.preset}-ready" if w.preset in DRAWN else [],
+        notebook=checked(["experiments/final.ipynb"]),
+        sources=checked(SOURCES),
+        data=checked(DATA),
     output:
         "book/runs/{preset}/final-s{seed}.ipynb",
     log:
@@ -122,10 +130,10 @@ def pages_of(wildcards):
 
 rule notebook:
     input:
-        notebook="experiments/{notebook}.ipynb",
-        sources=SOURCES,
-        pages=lambda w: pages_of(w) if w.preset == preset else [],
-        data=lambda w: f"data/.{w.preset}-ready" if w.preset in DRAWN else [],
+        notebook=checked(["experiments/{notebook}.ipynb"]),
+        sources=checked(SOURCES),
+        pages=lambda w: checked(pages_of(w)) if w.preset == preset else [],
+        data=checked(DATA),
     output:
         "book/runs/{preset}/{notebook}.ipynb",
     log:
