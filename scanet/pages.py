@@ -3,9 +3,11 @@
 import base64
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 from PIL import Image
 
 from scanet.files import whole_file
@@ -18,19 +20,36 @@ QUALITY = 85
 def publish(executed: Path, page: Path, title: str) -> None:
     """Write the page of an executed notebook, with a title of its own; in it, {} is the notebook's title.
 
-    The page notes the keys of the runs that it shows: the book's build compares them with the runs' own. Photographs
-    in its figures become JPEGs, which makes it a fifth as long.
+    The page notes the keys of the runs that it shows: the book's build compares them with the runs' own. What a cell
+    prints is one box, and progress is left out. Photographs in figures become JPEGs, which makes the page a fifth as
+    long.
     """
     notebook = nbformat.read(executed, as_version=4)
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/svg+xml" in output.get("data", {}):
-                output.data["image/svg+xml"] = slim(output.data["image/svg+xml"])
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
+            for output in cell.outputs:
+                if "image/svg+xml" in output.get("data", {}):
+                    output.data["image/svg+xml"] = slim(output.data["image/svg+xml"])
     notebook.metadata["scanet"] = {"runs": named_in(nbformat.writes(notebook))}
     first = notebook.cells[0]
     first.source = re.sub("^# (.*)", lambda own: f"# {title.format(own[1])}", first.source)
     with whole_file(page) as file:
         nbformat.write(notebook, file)
+
+
+def joined(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
+    """A cell's outputs without what it wrote to stderr, and with neighbouring pieces of text as one."""
+    found: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type != "stream":
+            found.append(output)
+        elif output.name == "stdout":
+            if found and found[-1].output_type == "stream":
+                found[-1].text += output.text
+            else:
+                found.append(output)
+    return found
 
 
 def slim(svg: str) -> str:

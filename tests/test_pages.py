@@ -14,7 +14,7 @@ from PIL import Image
 from sphinx.errors import ExtensionError
 
 from scanet import results
-from scanet.pages import publish, slim
+from scanet.pages import joined, publish, slim
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,6 +105,16 @@ def test_pictures_become_small_and_hardly_change() -> None:
 def test_pictures_that_one_can_see_through_stay() -> None:
     svg = f'<image xlink:href="{embedded(picture(100))}"/>'
     assert slim(svg) == svg
+
+
+def test_what_a_cell_prints_is_one_box() -> None:
+    def printed(text: str, name: str = "stdout") -> nbformat.NotebookNode:
+        return nbformat.v4.new_output("stream", text=text, name=name)
+
+    table = nbformat.v4.new_output("display_data", {"text/plain": "table"})
+    found = joined([printed("a\n"), printed("50%", "stderr"), printed("b\n"), table, printed("c\n")])
+    assert [output.get("text") for output in found] == ["a\nb\n", None, "c\n"]
+    assert found[1] == table
 
 
 def test_a_page_has_its_own_title_and_the_keys_of_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
