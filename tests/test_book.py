@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -58,4 +59,4 @@ def test_front_page_has_every_claim_and_its_picture(html: Path) -> None:
     assert text.count('class="verdict') > len(stated)
     assert "alt=\"The paper's differences between rows of Table 2" in text
     for address in set(re.findall(r'href="((?:runs|method)/[^"#]+)"', text)):
-        assert (html / address).exists(), address
+        assert (html / unquote(address)).exists(), address

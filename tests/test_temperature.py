@@ -120,13 +120,16 @@ def test_table_of_temperatures_has_means_over_the_stacks() -> None:
 
 def test_tables_over_seeds(tmp_path: Path) -> None:
     def write(name: str, seed: int, value: float, **changes: object) -> results.Measurement:
-        content = {"module": "SSA", "seed": seed, "overrides": {}, "version": 1, **changes}
+        same = {"overrides": {}, "settings": {"persons": 2}, "data": "data", "version": 1}
+        content = {"module": "SSA", "seed": seed, **same, **changes}
         return results.write_measurement(tmp_path / name, content, pd.DataFrame({"norm": [value]}))
 
     first = write("SSA-s0", 0, 1.5)
     write("SSA-s1", 1, 2.5)
     write("SSA-s1-persons=4", 1, 9.0, overrides={"persons": 4})
     write("SSA-s2", 2, 9.0, version=0)
+    write("SSA-s3", 3, 9.0, data="other")
+    write("SSA-s4", 4, 9.0, settings={"persons": 3})  # before the default was another one
     write("soft-s1", 1, 9.0, module="soft")
     found = results.over_seeds(first).sort_values("seed")
     assert found.to_numpy().tolist() == [[1.5, 0], [2.5, 1]]
