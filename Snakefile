@@ -15,14 +15,17 @@ if preset not in PRESETS:
     raise WorkflowError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
 
 # Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) where there is time. The synthetic preset, whose runs are
-# short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the paper leaves open. Whatever
-# a report leaves out can be asked for by its page's name.
+# short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the paper leaves open; on
+# photographs two rows are trained three times as long with one seed. Whatever a report leaves out can be asked for by
+# its page's name.
 TABLE2 = [name for name, row in ROWS.items() if row.place == "Table 2"]
 REPORT = [*TABLE2, "soft", *(["SCA"] if preset != "quick" else [])]
 TAUS = [0.1, 0.25, 0.5] if preset == "synthetic" else []
+LONG = [3 * PRESETS[preset]["epochs"]] if preset in ("lspet-small", "lspet") else []
 PAGES = [
     *expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=REPORT, seed=seeds),
     *expand("book/runs/{preset}/SSA-s{seed}-tau={tau}.ipynb", preset=preset, seed=seeds, tau=TAUS),
+    *expand("book/runs/{preset}/{row}-s0-epochs={n}.ipynb", preset=preset, row=["Baseline", "SSA"], n=LONG),
 ]
 CODE = [*glob_wildcards("scanet/{module}.py")[0]]
 # The notebooks about several runs: the rows whose runs they use, and the seeds that they are called with. The page is
@@ -31,6 +34,7 @@ EACH = [*reversed(seeds)]
 NOTEBOOKS = {
     "table1": (REPORT, [None]),
     "table2": (REPORT, [None]),
+    "budget": (["Baseline", "SSA"], [None]),
     "attention": (["MSFI", "SSA", "soft"], EACH),
     "temperature": (["SSA"], EACH),
     "gradients": ([], EACH),  # trains for itself, as choices does
@@ -41,7 +45,8 @@ NOTEBOOKS = {
 }
 DRAWN = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
 DATA = ["data/.{preset}-ready"] if preset in DRAWN else []
-ONLY = {"choices": ["synthetic"], "stress": DRAWN}  # choices takes hours; only drawn people have stress's dials
+# choices takes hours; only drawn people have stress's dials; budget is about runs of several lengths
+ONLY = {"choices": ["synthetic"], "stress": DRAWN, "budget": ["lspet-small", "lspet"]}
 SHOWN = [name for name in NOTEBOOKS if preset in ONLY.get(name, PRESETS)]
 SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]
 
@@ -58,7 +63,7 @@ wildcard_constraints:
     seed=r"\d+",
     notebook="|".join(NOTEBOOKS),
     row="|".join(re.escape(row) for row in ROWS),
-    at=r"(-tau=[\d.]+)?",
+    at=r"(-(tau|epochs)=[\d.]+)?",
 
 
 localrules:
@@ -125,7 +130,8 @@ def pages_of(wildcards):
     """The runs that a notebook uses: made before it, each by itself."""
     rows, _ = NOTEBOOKS[wildcards.notebook]
     pages = expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=rows, seed=seeds)
-    return [*pages, *(page for page in PAGES if "-tau=" in page and wildcards.notebook == "temperature")]
+    varied = {"temperature": "-tau=", "budget": "-epochs="}.get(wildcards.notebook)
+    return [*pages, *(page for page in PAGES if varied and varied in page)]
 
 
 rule notebook:

@@ -221,6 +221,37 @@ def attention_curves(histories: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def by_length(histories: pd.DataFrame) -> Figure:
+    """Validation PCKh by epoch: a panel for each row, in it a curve for each length of training.
+
+    histories: as `tables.histories` gives them. A ring is where a run ended: its learning rate had fallen by then, so
+    the end of a short run lies above a long one's curve. Of several seeds the mean, and a band from the lowest to
+    the highest.
+    """
+    methods = list(histories["Method"].unique())
+    figure = plt.figure(figsize=(WIDTH, 2.6 * len(methods) + 0.3), layout="constrained")
+    panels = figure.subplots(len(methods), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    lengths = sorted(histories["length"].unique())
+    colours = dict(zip(lengths, sns.color_palette("viridis_r", len(lengths) + 1)[1:], strict=True))
+    for ax, method in zip(panels, methods, strict=True):
+        rows = histories[histories["Method"] == method]
+        sns.lineplot(
+            rows, x="epoch", y="pckh", hue="length", palette=colours, errorbar=("pi", 100), legend=False, ax=ax
+        )
+        for length, ends in rows[rows["epoch"] == rows["length"]].groupby("length"):
+            at = ends["pckh"].mean()
+            ax.plot(length, at, "o", color=colours[length], markerfacecolor="white")
+            ax.annotate(
+                f"{length} epochs: {at:.1f}", (length, at), (0, 7), textcoords="offset points", fontsize=9,
+                ha="right" if length == lengths[-1] else "center",
+            )  # fmt: skip
+        ax.set(xlabel="epoch", ylabel="", ylim=(0, None))
+        ax.set_title(method, fontsize=10, loc="left")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.supylabel("validation PCKh@0.5, one pass (%)", fontsize=10)
+    return figure
+
+
 def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
     """PCKh, sharpness, irregularity and roughness against tau: a line for each stack, with and without noise.
 

@@ -222,13 +222,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no run record ({error}): delete its folder and run again") from error
 
 
-def records(preset: str, experiment: str = "ablation") -> list[Record]:
-    """The canonical records of a preset, in the order of Table 2 and of the seeds."""
+def records(preset: str, experiment: str = "ablation", *, of_any_length: bool = False) -> list[Record]:
+    """The canonical records of a preset, in the order of Table 2, of their length and of the seeds.
+
+    of_any_length: those too that differ from the preset in their number of epochs alone.
+    """
     folder = results_folder() / preset / experiment
     found = [load(path.parent) for path in folder.glob("[!.]*/run.json")]
-    canonical = [record for record in found if record is not None and record.canonical]
+    free = {"epochs"} if of_any_length else set()
+    wanted = [record for record in found if record is not None and record.run["overrides"].keys() <= free]
     order = list(ROWS)
-    return sorted(canonical, key=lambda r: (order.index(r.settings["module"]), r.settings["seed"]))
+    return sorted(wanted, key=lambda r: (order.index(r.settings["module"]), r.settings["epochs"], r.settings["seed"]))
 
 
 def seeds(settings: Settings, experiment: str = "ablation") -> list[Record]:

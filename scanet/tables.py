@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 
 from scanet import cost
 from scanet.config import ROWS, Network
-from scanet.files import home
+from scanet.files import UserError, home
 from scanet.pckh import CONVENTIONS, Scores
 from scanet.results import Record, one_preset
 from scanet.statistics import row_difference, row_mean
@@ -82,6 +82,48 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
                 of_seeds = each.loc[module, "Mean"] - each.loc[against, "Mean"]  # empty for a seed of one row alone
                 frame.loc[(row.title, source), ["Δ MSFI", "± Δ"]] = of_seeds.mean(), estimate.half_width()
     return frame
+
+
+def of_several_lengths(records: Sequence[Record]) -> list[Record]:
+    """The records of those rows that have been trained for several numbers of epochs.
+
+    records: as `results.records(preset, of_any_length=True)` gives them.
+
+    Raises:
+        UserError: there is no such row.
+    """
+    lengths: dict[str, set[int]] = {}
+    for record in records:
+        lengths.setdefault(record.settings["module"], set()).add(record.settings["epochs"])
+    several = [record for record in records if len(lengths[record.settings["module"]]) > 1]
+    if not several:
+        raise UserError("no row has been trained for several lengths: give ablation.ipynb another number of epochs")
+    return several
+
+
+def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
+    """What longer and shorter runs reach. Percent.
+
+    Index: (method, epochs). Columns: "Mean", over the seeds; "Δ", less that of the same row's runs of the preset's
+    own length, of the seeds that both have; "± Δ" and "± Mean", half the 95 % intervals of `scanet.statistics`;
+    "seeds".
+
+    Raises:
+        UserError: the records have several presets, or were scored on different persons.
+    """
+    one_preset(records)
+    groups: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.run["title"], record.settings["epochs"]), []).append(record)
+    lines = []
+    for (method, _), group in groups.items():
+        mean = row_mean(group, tta)
+        line = {"Mean": mean.value, "± Mean": mean.half_width(), "seeds": len(group)}
+        own = [record for record in records if record.canonical and record.run["title"] == method]
+        change = None if group[0].canonical else row_difference(group, own, tta)
+        lines.append(line if change is None else line | {"Δ": change.value, "± Δ": change.half_width()})
+    index = pd.MultiIndex.from_tuples(groups, names=["Method", "epochs"])
+    return pd.DataFrame(lines, index=index, columns=["Mean", "Δ", "± Δ", "± Mean", "seeds"])
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -212,11 +254,13 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def histories(records: Sequence[Record]) -> pd.DataFrame:
-    """Every record's history, with its row's title as "Method" and its seed."""
+    """Every record's history, with its row's title as "Method", its seed, and its number of epochs as "length"."""
     one_preset(records)
-    return pd.concat(
-        [r.history().assign(Method=r.run["title"], seed=r.settings["seed"]) for r in records], ignore_index=True
-    )
+    frames = [
+        r.history().assign(Method=r.run["title"], seed=r.settings["seed"], length=r.settings["epochs"])
+        for r in records
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def temperatures(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:

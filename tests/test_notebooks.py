@@ -44,6 +44,10 @@ def test_ablation_and_table_at_tiny(project: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ">tiny<" in outputs(out)  # our lines are named by the preset
     assert record.stat().st_mtime_ns == made
+    assert papermill(project, ABLATION, out, "preset=tiny", "epochs=1").returncode == 0
+    ended = papermill(project, ROOT / "experiments" / "budget.ipynb", out, "preset=tiny")
+    assert ended.returncode == 0, ended.stderr
+    assert "tiny/ablation/SSA-s0-epochs=1" in outputs(out)
 
 
 def test_final_model_and_table_at_tiny(project: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from scanet import cost, figures, results, runs, stores, tables
-from scanet.config import Settings, resolve
+from scanet.config import ROWS, Settings, resolve
 from scanet.evaluation import align, evaluate
 from scanet.examples import examples
 from scanet.files import UserError
@@ -252,6 +252,36 @@ def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
     assert paper["MSFI+BDMP"] == 0.27
     assert paper["MSFI+SACWA"] == 0.25
     assert paper["MSFI+SSA"] == 0.35
+
+
+def test_lengths_compare_each_row_with_its_own_of_the_presets_length(run: Run) -> None:
+    def trained(module: str, epochs: int, seed: int, correct: int) -> Record:
+        copy = with_scores(run.record, module, seed, correct)
+        changed = {"epochs": epochs} if epochs != 2 else {}
+        now = {"title": ROWS[module].title, "settings": {**copy.settings, **changed}, "overrides": changed}
+        return Record(copy.folder, copy.run | now)
+
+    made = [("Baseline", 2, 0), ("MSFI", 2, 0), ("MSFI", 6, 0), ("SSA", 1, 0), ("SSA", 2, 0), ("SSA", 2, 1)]
+    several = tables.of_several_lengths([trained(*run, correct=8) for run in made])
+    assert {record.settings["module"] for record in several} == {"MSFI", "SSA"}
+    table = tables.lengths(several)
+    assert list(table.index) == [("MSFI", 2), ("MSFI", 6), ("MSFI+SSA", 1), ("MSFI+SSA", 2)]
+    assert table["seeds"].to_list() == [1, 1, 1, 2]
+    # These records' persons are all the same run's: they have its mean, and differ by 0 for certain.
+    assert table["Mean"].to_numpy() == pytest.approx(run.record.scores().row("plain")["Mean"])
+    assert table["Δ"].dropna().to_dict() == table["± Δ"].dropna().to_dict() == {("MSFI", 6): 0, ("MSFI+SSA", 1): 0}
+    with pytest.raises(UserError, match="no row has been trained for several lengths"):
+        tables.of_several_lengths(several[:1])
+
+
+def test_curves_of_several_lengths_end_in_rings() -> None:
+    lines = [("MSFI", length, epoch, 10.0 * epoch + length) for length in (1, 3) for epoch in range(1, length + 1)]
+    histories = pd.DataFrame(lines, columns=["Method", "length", "epoch", "pckh"])
+    (panel,) = figures.by_length(pd.concat([histories.assign(seed=0), histories.assign(seed=1)])).axes
+    rings = [line.get_xydata()[0].tolist() for line in panel.lines if line.get_marker() == "o"]
+    assert rings == [[1, 11], [3, 33]]
+    assert [text.get_text() for text in panel.texts] == ["1 epochs: 11.0", "3 epochs: 33.0"]
+    plt.close("all")
 
 
 def test_tables_refuse_a_mix_of_presets(run: Run) -> None:
