@@ -38,7 +38,7 @@ VERDICTS = (
 )  # fmt: skip
 MPII_PRESET = "paper"
 COLUMNS = (
-    "id", "kind", "statement", "place", "paper",
+    "topic", "id", "kind", "statement", "place", "paper",
     "preset", "value", "low", "high", "level", "seeds", "verdict", "runs",
 )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Claim:
     measure: how the quantity is measured, as in paper.yaml.
     """
 
+    topic: str
     id: str
     statement: str
     place: str
@@ -61,7 +62,7 @@ class Claim:
     measure: Mapping[str, Any]
 
     @classmethod
-    def read(cls, entry: Mapping[str, Any]) -> "Claim":
+    def read(cls, entry: Mapping[str, Any], topic: str = "") -> "Claim":
         """From an entry of paper.yaml. Raises UserError for one that is not complete."""
         own = ("id", "statement", "place", "kind", "value", "range", "tolerance")
         lacking = [name for name in own[:4] if name not in entry]
@@ -77,6 +78,7 @@ class Claim:
         elif "tolerance" in entry:
             low, high = value - entry["tolerance"], value + entry["tolerance"]
         return cls(
+            topic=topic,
             id=entry["id"],
             statement=entry["statement"],
             place=entry["place"],
@@ -103,7 +105,7 @@ class Claim:
 
 def claims() -> list[Claim]:
     """The paper's, in the order of paper.yaml."""
-    return [Claim.read(entry) for entry in paper()["claims"]]
+    return [Claim.read(entry, topic) for topic, entries in paper()["claims"].items() for entry in entries]
 
 
 def verdict(claim: Claim, low: float, high: float, seeds: int) -> str:
@@ -270,7 +272,7 @@ def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame
                 line = _line(stated_here, found[claim.id], level[claim.id])
                 lines[claim.id].append({"preset": name, **line, "runs": answers[claim.id][1]})
     rows = [
-        {"id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place}
+        {"topic": claim.topic, "id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place}
         | {"paper": claim.printed}
         | line
         for claim in stated

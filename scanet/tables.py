@@ -304,13 +304,29 @@ def number(kind: str, value: float, digits: int = 2) -> str:
 
 
 def ledger(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
-    """The claims' ledger (`scanet.claims.ledger`) as HTML: a group of lines for each claim, cards on a phone.
+    """The claims' ledger (`scanet.claims.ledger`) as HTML, by topic: some lines for each claim, cards on a phone.
 
     page: the address of a run's page, empty if there is none.
     """
     head = "".join(f"<th>{name}</th>" for name in LEDGER)
-    body = "".join(_group(of_claim, page) for _, of_claim in lines.groupby("id", sort=False))
+    body = ""
+    for topic, of_topic in lines.groupby("topic", sort=False):
+        body += f'<tbody class="topic"><tr><th colspan="{len(LEDGER)}">{html.escape(str(topic))}</th></tr></tbody>'
+        body += "".join(_group(of_claim, page) for _, of_claim in of_topic.groupby("id", sort=False))
     return f'<table class="ledger"><thead><tr>{head}</tr></thead>{body}</table>'
+
+
+def verdicts(lines: pd.DataFrame, words: Sequence[str]) -> str:
+    """How many claims of a topic have which of the verdicts `words`, by preset, as HTML: a short account."""
+    rows = []
+    for topic, of_topic in lines.groupby("topic", sort=False):
+        presets = of_topic["preset"].unique()
+        for k, preset in enumerate(presets):
+            counts = of_topic["verdict"][of_topic["preset"] == preset].value_counts()
+            found = " ".join(f"<span>{counts[word]} {verdict(word)}</span>" for word in words if word in counts)
+            first = f'<th rowspan="{len(presets)}">{html.escape(str(topic))}</th>' if k == 0 else ""
+            rows.append(f"<tr>{first}<td>{preset}</td><td>{found}</td></tr>")
+    return f'<table class="verdicts">{"".join(rows)}</table>'
 
 
 def verdict(word: str) -> str:

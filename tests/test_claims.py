@@ -197,7 +197,7 @@ def test_holm_by_hand() -> None:
 
 
 def claim(low: float = 0, high: float = math.inf, value: float | None = None, kind: str = "difference") -> Claim:
-    return Claim("x", "", "", kind, value, low, high, {})
+    return Claim("", "x", "", "", kind, value, low, high, {})
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_the_front_page_stops_at_a_deleted_record(book: Path, make: Callable[...
     """Its cells, run as the book's build runs them."""
     text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
     cells = re.findall(r"^```\{code-cell\}.*?\n(?:---\n.*?^---\n|:tags:[^\n]*\n)(.*?)^```", text, re.M | re.S)
-    assert len(cells) == 3
+    assert len(cells) == 4
     page = "\n".join(cells)
     for module in ("MSFI", "SSA"):
         for seed in (0, 1):
@@ -429,19 +429,25 @@ def test_every_entry_has_a_verdict_and_a_line_on_the_page() -> None:
     presets = {name: held for name, held in claims.held().items() if name not in EPHEMERAL}
     found = claims.ledger(claims.claims(), presets)
     claims.check(found, presets)
-    assert list(found["id"].unique()) == [entry["id"] for entry in tables.paper()["claims"]]
+    assert list(found["id"].unique()) == [claim.id for claim in claims.claims()]
+    assert list(found["topic"].unique()) == list(tables.paper()["claims"])
     assert set(found["verdict"]) <= set(claims.VERDICTS)
     verdicts = found.set_index("id")["verdict"]
     assert verdicts["parameters"] == verdicts["parameters-hourglass"] == verdicts["fewer-parameters"] == "reproduced"
     assert verdicts["mean-ssa"] == verdicts["test-mean"] == "needs MPII"
     assert verdicts["others"] == "context"
     shown = tables.ledger(found, claims.page)
-    assert shown.count("<tbody") == len(claims.claims())
+    assert shown.count("<tbody id=") == len(claims.claims())
+    assert shown.count('<tbody class="topic"') == found["topic"].nunique()
     assert shown.count('class="verdict') == len(found)
     assert "15.58" in shown
     assert "15.6<" in shown
-    for entry in tables.paper()["claims"]:
-        assert f'id="claim-{entry["id"]}"' in shown
+    for claim in claims.claims():
+        assert f'id="claim-{claim.id}"' in shown
+    account = tables.verdicts(found, claims.VERDICTS)
+    counts = [int(n) for n in re.findall(r"<span>(\d+) <span", account)]
+    assert sum(counts) == len(found)
+    assert '<td>synthetic</td><td><span>1 <span class="verdict not-reproduced">' in account
 
 
 def test_the_page_links_each_seed_and_names_its_interval(book: Path, make: Callable[..., Record]) -> None:

@@ -36,8 +36,8 @@ def refuse_stale(app: Sphinx, docname: str, source: list[str]) -> None:
             what = "is not there" if now is None else "has been made again since"
             preset = name.partition("/")[0]
             raise ExtensionError(
-                f"book/{docname}.ipynb shows {name}, which {what}: "
-                f"snakemake --cores 2 --forcerun notebook --config preset={preset} -- book"
+                f"book/{docname}.ipynb shows {name}, which {what}: delete that page and make it again, "
+                f"snakemake --cores 2 --config preset={preset} -- book/{docname}.ipynb"
             )
 
 
