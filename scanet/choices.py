@@ -1,4 +1,4 @@
-"""The points that the paper leaves open, varied one by one and together: does a finding hang on one of them?
+"""The points that the paper leaves open, varied one by one and together: does a finding depend on one of them?
 
 A specification is a choice of the other reading at some of the points, by name; the empty one is the package's own.
 A finding is the difference of two rows of Table 2 under one specification. The rows are trained anew for it with a
@@ -8,13 +8,13 @@ small budget, apart from what can be told from a trained network: the map in tes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scanet import results
-from scanet.config import ROWS, Row, Settings
+from scanet.config import ROWS, USES, Row, Settings
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import scores
@@ -28,16 +28,15 @@ from scanet.tables import CONVENTION
 
 @dataclass(frozen=True)
 class Choice:
-    """An open point. name: the setting's. readings: the values in use, of which the preset has one or none.
+    """An open point. readings: the values in use, of which the preset has one or none.
 
-    acts: on which rows: "all", those with "msfi", "bdmp" or sharper "attention", or the "reference" alone. trained:
+    name: the setting's; or "reference", the row that MSFI is compared with, or "convention", of the mean. trained:
     whether another reading is another training. title: what a figure calls another reading, with {} for its value.
     """
 
     name: str
     title: str
     readings: tuple[Any, ...]
-    acts: Literal["all", "msfi", "bdmp", "attention", "reference"] = "all"
     trained: bool = True
 
     def others(self, settings: Settings) -> tuple[Any, ...]:
@@ -47,27 +46,19 @@ class Choice:
 
     def on(self, row: Row) -> bool:
         """Whether the row's network or training depends on it."""
-        return {
-            "all": self.name != "convention",
-            "msfi": row.msfi,
-            "bdmp": row.bdmp,
-            "attention": row.attention == "sharper",
-            "reference": False,
-        }[self.acts]
+        return self.name not in ("reference", "convention") and (self.name not in USES or USES[self.name](row))
 
 
 #: Where the paper is silent or has two readings; book/protocol/open-choices.md explains each.
 CHOICES = (
-    Choice(
-        "reference", "extra residual block in the Baseline too", ("Baseline", "Block"), "reference", trained=False
-    ),
-    Choice("attention_place", "SSA before the output layers", ("output", "features"), "attention"),
-    Choice("attention_skip", "skip around SSA", (False, True), "attention"),
-    Choice("attention_noise", "no noise in training", (True, False), "attention"),
-    Choice("test_map", "mean of the noisy maps in testing", ("noise-free", "mean"), "attention", trained=False),
-    Choice("tau", "temperature {}", (1.0, 0.5, 2.0), "attention"),
-    Choice("shared_messages", "one H and G for all levels", (False, True), "bdmp"),
-    Choice("upsampling", "bilinear up-sampling", ("nearest", "bilinear"), "msfi"),
+    Choice("reference", "extra residual block in the Baseline too", ("Baseline", "Block"), trained=False),
+    Choice("attention_place", "SSA before the output layers", ("output", "features")),
+    Choice("attention_skip", "skip around SSA", (False, True)),
+    Choice("attention_noise", "no noise in training", (True, False)),
+    Choice("test_map", "mean of the noisy maps in testing", ("noise-free", "mean"), trained=False),
+    Choice("tau", "temperature {}", (1.0, 0.5, 2.0)),
+    Choice("shared_messages", "one H and G for all levels", (False, True)),
+    Choice("upsampling", "bilinear up-sampling", ("nearest", "bilinear")),
     Choice("heatmap_std", "first heat-map weights: {}", (0.001, None)),
     Choice("sigma", "targets' sigma {}", (1.75, 1.0)),
     Choice("target", "targets on cell centres", ("subpixel", "floor")),
@@ -108,7 +99,7 @@ def relevant(finding: str) -> list[Choice]:
         for choice in CHOICES
         if choice.name == "convention"
         or any(choice.on(row) for row in rows)
-        or (choice.acts == "reference" and FINDINGS[finding] == "Baseline")
+        or (choice.name == "reference" and FINDINGS[finding] == "Baseline")
     ]
 
 

@@ -225,11 +225,16 @@ def evaluate(
 ) -> None:
     """PCKh@0.5 of a finished run or of a prediction file, in every convention.
 
+    A prediction file counts pixels from 1, as MPII's own files do: (N, 16, 2) under the name `preds`, the persons in
+    the truth's order.
+
     Example: scanet evaluate predictions.h5 --truth valid.h5
     """
     from scanet import evaluation, tables
     from scanet.pckh import CONVENTIONS
 
+    if not what.exists():
+        raise UserError(f"{what}: there is no such file or folder: check the path")
     unused = ("--truth or --key", truth or key) if what.is_dir() else ("--data or --tta", data or tta)
     if unused[1]:
         raise UserError(f"{what} is scored without {unused[0]}: leave it out")
@@ -249,6 +254,30 @@ def evaluate(
     for name, convention in CONVENTIONS.items():
         print(f"{name + ':':<14}{convention}")
     print(f"AUC 0 to 0.5: {scores.auc:.3f} (mean of 51 thresholds), {scores.auc_integrated:.3f} (official toolkit)")
+
+
+@app.command()
+def compare(
+    row: Annotated[str, typer.Argument(help=f"A row of Table 2: {', '.join(ROWS)}.")],
+    over: Annotated[str, typer.Argument(help="The row that it is compared with.")],
+    preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
+    tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
+) -> None:
+    """The mean PCKh of a row less that of another, points, with its 95 % interval, from finished runs.
+
+    Example: scanet compare SSA MSFI --preset synthetic
+    """
+    from scanet import results, statistics
+
+    wanted = [resolve(module=name, preset=preset, tta=tta) for name in (row, over)]
+    ours, theirs = (results.seeds(settings) for settings in wanted)
+    difference = statistics.row_difference(ours, theirs, wanted[0].tta)
+    if difference is None:
+        raise UserError(
+            f"{wanted[0].module} and {wanted[1].module} have no finished runs of one seed on preset {preset!r}: "
+            f"make them with `scanet train ROW --preset {preset}`"
+        )
+    print(f"{wanted[0].row.title} − {wanted[1].row.title}, {preset}, {tta}: {difference}")
 
 
 @app.command()

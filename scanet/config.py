@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,6 +71,17 @@ class Network:
     upsampling: Upsampling = "nearest"
     heatmap_std: float | None = None
 
+
+#: Settings that only some rows have a use for.
+USES: Mapping[str, Callable[[Row], bool]] = types.MappingProxyType(
+    {
+        **dict.fromkeys(("tau", "attention_noise", "test_map"), lambda row: row.attention == "sharper"),
+        **dict.fromkeys(("attention_place", "attention_skip"), lambda row: row.attention != "none"),
+        "shared_messages": lambda row: row.bdmp,
+        "upsampling": lambda row: row.msfi,
+        "top_k": lambda row: row.hard_mining,
+    }
+)
 
 #: Settings that say how synthetic persons are drawn.
 _SYNTHETIC = ("synthetic_train", "synthetic_valid", "part_scale", "clutter")
@@ -231,7 +242,8 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
     """The full settings of one run: the preset's values, then every override that is not None.
 
     Raises:
-        UserError: an unknown name, a wrong type or a value out of range; the message lists what is allowed.
+        UserError: an unknown name, a wrong type, a value out of range or one that the row has no use for; the message
+            lists what is allowed.
     """
     fields = {f.name: f for f in dataclasses.fields(Settings)}
     refuse_unknown(overrides, fields)
@@ -249,8 +261,12 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
     given = {name: value for name, value in overrides.items() if value is not None}
     values = {**PRESETS[preset], **given, "module": short[module], "preset": preset}
     types_ = typing.get_type_hints(Settings)
-    checked = {name: _checked(name, value, types_[name]) for name, value in values.items()}
-    return Settings(**checked)
+    settings = Settings(**{name: _checked(name, value, types_[name]) for name, value in values.items()})
+    for name in given:
+        value = getattr(settings, name)
+        if name in USES and not USES[name](settings.row) and value != PRESETS[preset].get(name, fields[name].default):
+            raise UserError(f"{name} is {value!r}, and module {settings.module} has no use for it: leave it out")
+    return settings
 
 
 def refuse_unknown(given: Iterable[str], allowed: Collection[str]) -> None:

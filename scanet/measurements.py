@@ -33,7 +33,7 @@ class Measured:
         run = self.measurement.run
         line = (
             f"{self.measurement.name}: measured in {run['seconds']:.0f} s on {run['device']}, "
-            f"commit {run['commit'][:12]}, key {run['key']}"
+            f"commit {results.short(run['commit'])}, key {run['key']}"
         )
         return line + (f"\nNote: {self.notice}." if self.notice else "")
 

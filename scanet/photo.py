@@ -1,7 +1,7 @@
 """From a photograph, of any kind that Pillow opens, to the joints of the persons in it.
 
     predictor = scanet.load_model()
-    poses = predictor(read("photo.jpg"))
+    poses = predictor("photo.jpg")
 
 The persons are cut as the store cuts them and go through the same warp and decoding as in testing. There is no
 detector here: without boxes the whole picture is taken as one person's.
@@ -135,15 +135,19 @@ class Predictor:
     def skeleton(self) -> Skeleton:
         return SKELETONS[self.model.config.joints]
 
-    def __call__(self, photo: Photo, boxes: Sequence[Box] | None = None, tta: Tta = "flip") -> list[Pose]:
+    def __call__(
+        self, photo: Photo | Path | str, boxes: Sequence[Box] | None = None, tta: Tta = "flip"
+    ) -> list[Pose]:
         """A pose for each box, in their order; without boxes, the whole picture is one person's.
 
+        photo: of `read`, or the path of a file.
         boxes: (x, y, width, height) as in `Pose`, as close around the persons as a detector puts them. What of them
         is outside the photograph is cut off. An empty list says that there is nobody.
 
         Raises:
-            UserError: a box has no size, or lies outside the photograph.
+            UserError: a box has no size or lies outside the photograph, or the file cannot be read.
         """
+        photo = photo if isinstance(photo, Photo) else read(photo)
         whole = (0.0, 0.0, float(photo.width), float(photo.height))
         inside = [_inside(box, photo) for box in ([whole] if boxes is None else boxes)]
         if not inside:

@@ -35,16 +35,16 @@ def read_predictions(path: Path | str, key: str | None = None, persons: int | No
     Raises UserError if the file or the variable cannot be read, or if its shape leaves the axes open.
     """
     path, key = Path(path), key or "preds"
-    (array,) = _read(path, [key], "name the variable with key")
+    (array,) = _read(path, [key], "name the variable with --key, and for a run of this package give its folder")
     if array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: {key} holds {array.dtype} and not numbers: name another variable with key")
+        raise UserError(f"{path}: {key} holds {array.dtype} and not numbers: name another variable with --key")
     orders = [order for order in permutations(range(3)) if _fits(array.shape, order, persons)]
     if len(orders) != 1:
         wanted = f"({'N' if persons is None else persons}, {_JOINTS}, 2)"
         trouble = "fits in several ways" if orders else "does not fit"
         raise UserError(
             f"{path}: {key} of shape {array.shape} {trouble} {wanted}, one x and y for each joint of each person, "
-            f"in some order of axes: name another variable with key, or make it {wanted} and call PCK.update"
+            f"in some order of axes: name another variable with --key, or make it {wanted}, with MPII's joints"
         )
     return np.ascontiguousarray(array.transpose(orders[0]), dtype=np.float64)
 
@@ -93,7 +93,9 @@ def _read(path: Path, names: list[str], remedy: str) -> list[np.ndarray]:
         else:
             variables = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
     except Exception as error:  # scipy raises errors of many kinds for a file that is not Matlab's
-        raise UserError(f"{path}: not a readable HDF5 or Matlab file ({error}): fetch it again") from error
+        raise UserError(
+            f"{path}: not a readable HDF5 or Matlab file ({error}): fetch it again, or write the array with h5py"
+        ) from error
     for name in names:
         if name not in variables:
             found = ", ".join(variables) or "none"

@@ -4,6 +4,7 @@
 history.csv (a row an epoch), predictions.h5 (the validation persons) and, not in git, weights.safetensors.
 """
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -12,7 +13,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,12 +26,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from scanet.config import RECIPE, ROWS, Network, Settings, resolve
+from scanet.config import EPHEMERAL, PRESETS, RECIPE, ROWS, Network, Settings, resolve
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
 from scanet.pckh import Scores, relative_errors
 from scanet.skeleton import SKELETONS, Skeleton
+
+#: Beside the network's modules, those that decide what a training gives.
+TRAINING = ("losses.py", "train.py", "data/heatmaps.py", "data/loader.py", "data/transforms.py")
 
 
 def folder_of(
@@ -62,7 +67,30 @@ def key_of(settings: Settings, experiment: str, fingerprint: str, start: "Record
     defaults = {f.name: f.default for f in fields(settings)}
     chosen = {name: value for name, value in settings.identity().items() if value != defaults[name]}
     before = {} if start is None else {"start": start.run["key"]}
-    return digest(experiment=experiment, settings=chosen, data=fingerprint, recipe=RECIPE, **before)
+    code = {"code": training_code()} if _follows_code(settings.preset, settings.module) else {}
+    return digest(experiment=experiment, settings=chosen, data=fingerprint, recipe=RECIPE, **before, **code)
+
+
+def _follows_code(preset: str, module: str) -> bool:
+    """Whether a run is old as soon as the code that trains has changed: one that is cheap, or of a row of one's own.
+
+    For the others RECIPE says so.
+    """
+    return preset in EPHEMERAL or ROWS[module].place == "ours"
+
+
+@cache
+def training_code() -> str:
+    """16 hex digits of the code behind a training's outcome, apart from comments and layout."""
+    package = Path(__file__).parent
+    paths = [*sorted(package.glob("model/*.py")), *(package / name for name in TRAINING)]
+    code = {str(path.relative_to(package)): ast.dump(ast.parse(path.read_text(encoding="utf-8"))) for path in paths}
+    row = next(node for node in ast.parse((package / "config.py").read_text(encoding="utf-8")).body if _is_rows(node))
+    return digest(**code, rows=ast.dump(row))
+
+
+def _is_rows(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "ROWS"
 
 
 def digest(**parts: Any) -> str:
@@ -75,7 +103,7 @@ class Record:
     """A finished run. `run` is run.json as it stands; the rest is read when asked for."""
 
     folder: Path
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -158,8 +186,9 @@ class Record:
             return f"the preset has changed since ({', '.join(names)})"
         if fingerprint is not None and self.run["data"]["fingerprint"] != fingerprint:
             return f"it was made from other data (fingerprint {self.run['data']['fingerprint']}, now {fingerprint})"
-        if self.run.get("recipe") != RECIPE:
-            return f"it was made by older training code (commit {self.run['commit'][:12]})"
+        other_code = _follows_code(settings.preset, settings.module) and self.run.get("code") != training_code()
+        if self.run.get("recipe") != RECIPE or other_code:
+            return f"it was made by other training code (commit {short(self.run['commit'])})"
         began = self.run.get("start", {}).get("key")
         if start is not None and began != start.run["key"]:
             return f"it started from a run with key {began}, which is {start.run['key']} now"
@@ -227,19 +256,23 @@ def records(preset: str, experiment: str = "ablation", *, of_any_length: bool = 
 
     of_any_length: those too that differ from the preset in their number of epochs alone.
     """
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
     folder = results_folder() / preset / experiment
     found = [load(path.parent) for path in folder.glob("[!.]*/run.json")]
     free = {"epochs"} if of_any_length else set()
     wanted = [record for record in found if record is not None and record.run["overrides"].keys() <= free]
     order = list(ROWS)
-    return sorted(wanted, key=lambda r: (order.index(r.settings["module"]), r.settings["epochs"], r.settings["seed"]))
+    known = [record for record in wanted if record.settings["module"] in ROWS]  # not a row of another branch
+    return sorted(known, key=lambda r: (order.index(r.settings["module"]), r.settings["epochs"], r.settings["seed"]))
 
 
 def seeds(settings: Settings, experiment: str = "ablation") -> list[Record]:
     """The records of these settings with any seed, in the order of the seeds."""
     folder = folder_of(settings, experiment).parent
     found = [load(path.parent) for path in folder.glob(f"{settings.module}-s*/run.json")]
-    same = [record for record in found if record is not None and record.run["overrides"] == settings.overrides()]
+    wanted = settings.module, settings.overrides(experiment)
+    same = [r for r in found if r is not None and (r.settings["module"], r.run["overrides"]) == wanted]
     return sorted(same, key=lambda r: r.settings["seed"])
 
 
@@ -297,7 +330,8 @@ def over_seeds(measurement: Measurement) -> pd.DataFrame:
     same = [
         other
         for other in found
-        if other is not None and all(other.run[n] == run[n] for n in ("overrides", "settings", "data", "version"))
+        if other is not None
+        and all(other.run[n] == run[n] for n in ("module", "overrides", "settings", "data", "version"))
     ]
     return pd.concat([other.table().assign(seed=other.run["seed"]) for other in same], ignore_index=True)
 
@@ -308,7 +342,8 @@ def measurements(preset: str, experiment: str) -> list[Measurement]:
     runs = [(path.parent, _read(path)) for path in folder.glob("[!.]*/run.json")]
     found = [Measurement(folder, run) for folder, run in runs if not run["overrides"]]
     order = list(ROWS)
-    return sorted(found, key=lambda m: (order.index(m.run["module"]), m.run["seed"]))
+    known = [measurement for measurement in found if measurement.run["module"] in ROWS]
+    return sorted(known, key=lambda m: (order.index(m.run["module"]), m.run["seed"]))
 
 
 def one_preset(records: Sequence[Record]) -> str:
@@ -321,6 +356,8 @@ def one_preset(records: Sequence[Record]) -> str:
     for record in records:
         if not record.held_out:
             raise UserError(f"{record.name} was trained on its validation persons: leave it out of tables of results")
+    if not records:
+        raise UserError("there is no finished run to show: train one first, as in `scanet train SSA`")
     presets = {record.settings["preset"] for record in records}
     if len(presets) != 1:
         raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")
@@ -364,7 +401,11 @@ def load_model(path: Path) -> SCANet:
         model = SCANet(Network(**(network | {"row": ROWS[network["row"]]})))
         model.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} holds no weights of this package ({error}): train the run again") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} holds no weights of a network that this package has now ({reason}): delete it and train the run "
+            "again, or give another file"
+        ) from error
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
 
@@ -376,6 +417,11 @@ def provenance() -> dict[str, Any]:
     return {"commit": commit(), "versions": {"python": platform.python_version(), **versions}}
 
 
+def short(commit: str) -> str:
+    """A commit as a page shows it: twelve digits, and the mark of changed files."""
+    return commit[:12] + commit[40:]
+
+
 def commit() -> str:
     """The checkout's commit, with "+changes" if files differ from it; "unknown" outside a checkout."""
 
@@ -384,7 +430,7 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changes = git("status", "--porcelain", "--untracked-files=no", "--", "scanet")
+        changes = git("status", "--porcelain", "--", "scanet/*.py", "scanet/*.txt")
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

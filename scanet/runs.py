@@ -43,7 +43,7 @@ class Run:
         run = self.record.run
         line = (
             f"{self.record.name}: {run['settings']['epochs']} epochs in {run['seconds'] / 60:.1f} minutes "
-            f"({run['images_per_second']:.0f} images/s) on {run['device']}, commit {run['commit'][:12]}, "
+            f"({run['images_per_second']:.0f} images/s) on {run['device']}, commit {results.short(run['commit'])}, "
             f"key {run['key']}"
         )
         if not self.record.held_out:
@@ -167,6 +167,7 @@ def _train(
         "overrides": results.overrides(settings, experiment, start),
         "key": key,
         "recipe": RECIPE,
+        "code": results.training_code(),
         "data": {
             "dataset": store.dataset,
             "fingerprint": store.fingerprint,

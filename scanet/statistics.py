@@ -47,6 +47,11 @@ class Estimate:
         half = self.half_width(level)
         return self.value - half, self.value + half
 
+    def __str__(self) -> str:
+        low, high = self.interval()
+        seeds = f"{self.seeds} seeds" if self.seeds > 1 else "one seed, persons alone"
+        return f"{self.value:.2f} [{low:.2f}, {high:.2f}], {seeds}".replace("-", "−")
+
 
 def of_seeds(values: Sequence[float]) -> Estimate:
     """The estimate from one value of each seed alone. Raises ValueError if there is none."""
@@ -90,22 +95,40 @@ def pckh(
 
 
 def row_mean(records: Sequence[Record], tta: str = "flip") -> Estimate:
-    """The plain mean PCKh of one row, from its records of different seeds."""
-    hits, annotated = _hits(records, tta)
+    """The plain mean PCKh of one row, from its records of different seeds.
+
+    Raises UserError if they differ in more than the seed, or there is none.
+    """
+    hits, annotated = _hits([*_by_seed(records).values()], tta)
     return pckh(hits, annotated)
 
 
 def row_difference(records: Sequence[Record], over: Sequence[Record], tta: str = "flip") -> Estimate | None:
     """The plain mean PCKh of one row less that of another, seed by seed; None if they have no seed in common.
 
-    Raises UserError if the records have several presets or were scored on different persons.
+    Raises UserError if a row's records differ in more than the seed, or if the rows have different presets or were
+    scored on different persons.
     """
-    ours, theirs = ({record.settings["seed"]: record for record in row} for row in (records, over))
+    ours, theirs = _by_seed(records), _by_seed(over)
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
     hits, annotated = _hits([row[seed] for row in (ours, theirs) for seed in seeds], tta)
     return pckh(hits[: len(seeds)] - hits[len(seeds) :], annotated)
+
+
+def _by_seed(records: Sequence[Record]) -> dict[int, Record]:
+    """The records of one row by their seeds."""
+    found: dict[int, Record] = {}
+    for record in records:
+        first, seed = records[0], record.settings["seed"]
+        shared = first.settings.keys() & record.settings.keys() - {"seed"}
+        if seed in found or any(first.settings[name] != record.settings[name] for name in shared):
+            raise UserError(
+                f"{first.name} and {record.name} differ in more or less than their seed: give runs of one row"
+            )
+        found[seed] = record
+    return found
 
 
 def _hits(records: Sequence[Record], tta: str) -> tuple[Int8[np.ndarray, "r n j"], Bool[np.ndarray, "n j"]]:

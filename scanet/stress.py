@@ -82,7 +82,7 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
         raise UserError("the finished runs of a whole preset are tested: give preset, persons and steps alone")
     if dials.steps < 2:
         raise UserError(f"steps is {dials.steps}: an axis has two ends, give 2 or more")
-    records = [r for r in results.records(settings.preset) if ROWS[r.settings["module"]].place == "Table 2"]
+    records = [r for r in results.records(settings.preset) if ROWS[r.settings["module"]].place in ("Table 2", "ours")]
     modules = {record.settings["module"] for record in records}
     if REFERENCE not in modules or len(modules) == 1:
         raise UserError(

@@ -13,7 +13,7 @@ from scanet import cost
 from scanet.config import ROWS, Network
 from scanet.files import UserError, home
 from scanet.pckh import CONVENTIONS, Scores
-from scanet.results import Record, one_preset
+from scanet.results import Record, one_preset, short
 from scanet.statistics import row_difference, row_mean
 from scanet.temperature import NOISE
 
@@ -37,10 +37,10 @@ def paper_row(module: str) -> dict[str, float]:
 
 
 def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
-    """Two rows: the paper's on MPII, ours on the record's preset. Percent."""
+    """The paper's line on MPII, if it has one, and ours on the record's preset. Percent."""
     module = record.settings["module"]
-    ours = record.scores(tta).row(CONVENTION)
-    rows = {"paper, MPII": paper_row(module), f"ours, {one_preset([record])}": ours}
+    printed, ours = paper_row(module), record.scores(tta).row(CONVENTION)
+    rows = {**({"paper, MPII": printed} if printed else {}), f"ours, {one_preset([record])}": ours}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis(record.run["title"])
 
 
@@ -129,10 +129,12 @@ def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
 def differences(table: pd.DataFrame) -> pd.DataFrame:
     """The differences of `table2` for `scanet.figures.differences`: "MSFI − Baseline", the others less MSFI.
 
-    Of the rows that the paper gives a number for: others may lie so far off that no difference can be read.
+    Of rows of one's own and those that the paper gives a number for: `soft` may lie so far off that nothing else can
+    be read.
     """
-    printed = table.xs(PRINTED, level="Source").index
-    known = table[table["Δ MSFI"].notna() & table.index.get_level_values("Method").isin(printed)]
+    own = [row.title for row in ROWS.values() if row.place == "ours"]
+    shown = [*table.xs(PRINTED, level="Source").index, *own]
+    known = table[table["Δ MSFI"].notna() & table.index.get_level_values("Method").isin(shown)]
     comparison = [f"{title} − {'Baseline' if title == 'MSFI' else 'MSFI'}" for title, _ in known.index]
     index = pd.MultiIndex.from_arrays([comparison, known.index.get_level_values("Source")])
     return known[["Δ MSFI", "± Δ", "seeds"]].set_axis(["value", "half", "seeds"], axis=1).set_axis(index)
@@ -245,7 +247,7 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
             "minutes": record.run["seconds"] / 60,
             "images/s": record.run["images_per_second"],
             "device": record.run["device"],
-            "commit": record.run["commit"][:12],
+            "commit": short(record.run["commit"]),
             "key": record.run["key"],
         }
         for record in records

@@ -19,7 +19,7 @@ from scipy.special import ndtri
 
 from scanet import claims, figures, results, statistics, tables
 from scanet.claims import Claim, Held
-from scanet.config import EPHEMERAL, ROWS
+from scanet.config import EPHEMERAL, ROWS, resolve
 from scanet.files import UserError, write_json
 from scanet.pckh import PCK
 from scanet.results import Record
@@ -244,7 +244,7 @@ def make(tmp_path: Path) -> Callable[..., Record]:
         metric.update(joints, truth, size)
         scores = metric.compute().as_dict()
         run = {
-            "settings": {"module": module, "seed": seed, "preset": preset},
+            "settings": {"module": module, "seed": seed, "preset": preset, "epochs": resolve(preset=preset).epochs},
             "overrides": {},
             "network": {"joints": 16},
             "data": {"fingerprint": fingerprint},

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from scanet import cli
-from scanet.config import Network
+from scanet import cli, results
+from scanet.config import ROWS, Network, resolve
 from scanet.cost import flops
 from scanet.skeleton import LSP
+from scanet.statistics import row_difference
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,13 +39,25 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_compare_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And, of the records that come with the repository, the difference with its interval."""
+    monkeypatch.setenv("SCANET_HOME", str(ROOT))
+    assert call(monkeypatch, "compare", "SSA", "MSFI", "--preset", "paper") == 1
+    assert "MSFI have no finished runs of one seed on preset 'paper'" in capsys.readouterr().err
+    assert call(monkeypatch, "compare", "MSFI+SSA", "soft", "--preset", "synthetic") == 0
+    printed = capsys.readouterr().out
+    difference = row_difference(*(results.seeds(resolve(module=m, preset="synthetic")) for m in ("SSA", "soft")))
+    assert printed == f"MSFI+SSA − MSFI+soft, synthetic, flip: {difference}\n"
+    assert "], 3 seeds" in printed
+
+
 def test_info_prints_every_rows_count(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "info", "--json") == 0
     counts = json.loads(capsys.readouterr().out)
     assert counts["Baseline"]["parameters"] == {"1": 3426448, "2": 6570400, "4": 12858304, "8": 25434112}
     assert counts["MSFI+ALL"]["parameters"]["4"] == 15581956
     assert counts["Baseline"]["flops"]["2"] == flops(Network())
-    assert len(counts) == 10
+    assert len(counts) == len(ROWS)
     assert call(monkeypatch, "info") == 0
     printed = capsys.readouterr().out
     assert "15.582" in printed
@@ -123,7 +136,8 @@ def test_evaluate_prints_the_golden_numbers(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["evaluate", "nothing.h5"], "for a prediction file, give --truth FILE as well"),
+        (["evaluate", "nothing.h5"], "nothing.h5: there is no such file or folder: check the path"),
+        (["evaluate", "README.md"], "for a prediction file, give --truth FILE as well"),
         (["train", "SSSA"], "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI, BDMP"),
         (["train", "SSA", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["prepare", "mpii", "nowhere"], "there is no folder nowhere"),

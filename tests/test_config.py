@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,13 +77,25 @@ def test_full_names_of_rows(name: str) -> None:
     assert resolve(module=ROWS[name].title) == resolve(module=name)
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [("MSFI", "tau", 0.5), ("soft", "attention_noise", False), ("MSFI", "attention_skip", True),
+     ("SSA", "shared_messages", True), ("Baseline", "upsampling", "bilinear"), ("BDMP+SCA", "top_k", 4)],
+)  # fmt: skip
+def test_what_a_row_has_no_use_for_is_refused(module: str, name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"{name} is {value!r}, and module {re.escape(module)} has no use for it"):
+        resolve(module=module, **{name: value})
+    assert resolve(**dataclasses.asdict(resolve(module=module))) == resolve(module=module)
+    assert resolve(module="ALL", **{name: value})
+
+
 def test_rows_of_the_paper() -> None:
     def modules(name: str) -> tuple[bool, bool, bool, str, bool]:
         row = ROWS[name]
         return row.msfi, row.bdmp, row.sacwa, row.attention, row.hard_mining
 
     assert [name for name, row in ROWS.items() if row.block] == ["Block"]
-    assert {name: modules(name) for name in ROWS} == {
+    assert {name: modules(name) for name, row in ROWS.items() if row.place != "ours"} == {
         "Baseline": (False, False, False, "none", False),
         "Block": (False, False, False, "none", False),
         "MSFI": (True, False, False, "none", False),
@@ -150,7 +163,7 @@ def test_every_bound_is_allowed_itself() -> None:
     multiples = scanet.config._MULTIPLES
     for name, (low, high) in scanet.config._RANGES.items():
         for value in (low, high):
-            assert getattr(resolve(preset="tiny", **{name: value}), name) == value
+            assert getattr(resolve(preset="tiny", module="ALL", **{name: value}), name) == value
         step = multiples.get(name, 1) if isinstance(low, int) else 1e-6
         for beyond in (low - step, high + step):
             assert refusal(preset="tiny", **{name: beyond}).startswith(f"{name} is {beyond!r}: allowed")

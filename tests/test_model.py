@@ -222,7 +222,7 @@ INTERMEDIATES = {
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", INTERMEDIATES)
 def test_what_each_row_puts_out(row: str, networks: dict[str, SCANet], images: Tensor) -> None:
     heatmaps, outs = networks[row](images)
     assert heatmaps.shape == (BATCH, STACKS, 14, CELLS, CELLS)
@@ -248,7 +248,12 @@ def test_images_of_a_batch_do_not_see_each_other(row: str, networks: dict[str, S
         torch.testing.assert_close(networks[row](alone[None])[0][0], one, rtol=0, atol=between / 100)
 
 
-@pytest.mark.parametrize("row", ["Baseline", "ALL", "soft"])
+def test_other_sizes_than_multiples_of_64_are_refused(networks: dict[str, SCANet]) -> None:
+    with pytest.raises(ValueError, match=r"\(128, 130\) pixels: give multiples of 64"):
+        networks["SSA"](torch.zeros(1, 3, 128, 130))
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_every_parameter_is_trained(row: str, images: Tensor) -> None:
     torch.manual_seed(4)
     model = SCANet(small(row))

@@ -60,7 +60,7 @@ def test_a_page_of_a_run_that_is_gone_or_another_stops_the_build(checks: SimpleN
     with pytest.raises(ExtensionError, match=r"book/x\.ipynb shows tiny/ablation/SSA-s0, which has been made again"):
         checks.refuse_stale(app, "x", source)
     record.unlink()
-    with pytest.raises(ExtensionError, match=r"shows tiny/ablation/SSA-s0, which is not there: snakemake .*=tiny"):
+    with pytest.raises(ExtensionError, match=r"shows tiny/ablation/SSA-s0, which is not there: delete .*=tiny"):
         checks.refuse_stale(app, "x", source)
 
 

@@ -23,6 +23,7 @@ from scanet.model import SCANet
 from scanet.results import Record
 from scanet.runs import Run, run_or_load
 from scanet.skeleton import LSP, MPII
+from scanet.statistics import row_difference, row_mean
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
@@ -92,11 +93,11 @@ def test_a_record_takes_up_the_scores_of_six_scales(
 
 def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RECIPE", 0)
-    assert "older training code" in run.record.outdated(run.settings, None)
+    assert "other training code" in run.record.outdated(run.settings, None)
     monkeypatch.setattr(runs, "EPHEMERAL", ())
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     again = run_or_load(run.settings, progress=False)
-    assert "older training code" in again.notice
+    assert "other training code" in again.notice
     assert "delete experiments/results/tiny/ablation/SSA-s0" in again.notice
     monkeypatch.setattr(runs, "EPHEMERAL", ("tiny",))
     monkeypatch.setattr(runs, "train", lambda *_, **__: (_ for _ in ()).throw(UserError("would train")))
@@ -144,7 +145,7 @@ def test_weights_come_back_as_they_were(run: Run) -> None:
 def test_weights_of_another_make_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"not weights")
-    with pytest.raises(UserError, match="holds no weights of this package"):
+    with pytest.raises(UserError, match="holds no weights of a network that this package has now"):
         results.load_model(path)
 
 
@@ -289,6 +290,56 @@ def test_tables_refuse_a_mix_of_presets(run: Run) -> None:
     other["settings"]["preset"] = "quick"
     with pytest.raises(UserError, match=r"presets \['quick', 'tiny'\]"):
         tables.table2([run.record, Record(run.record.folder, other)])
+
+
+def test_statistics_refuse_records_of_several_rows_or_the_same_seed_twice(run: Run) -> None:
+    ssa, other = run.record, with_scores(run.record, "SSA", 1, 8)
+    for second in (with_scores(run.record, "MSFI", 1, 8), ssa):
+        with pytest.raises(UserError, match=r"SSA-s0 and .* differ in more or less than their seed"):
+            row_mean([ssa, second])
+    assert row_mean([ssa, other]).seeds == 2
+    assert row_difference([ssa, other], []) is None
+    with pytest.raises(UserError, match="there is no finished run to show"):
+        row_mean([])
+
+
+def test_a_row_whose_name_goes_on_is_another_one(run: Run, project: Path) -> None:
+    """Records of a row SSA-smooth, of this checkout or of another, are none of SSA's."""
+    folder = project / "experiments/results/tiny/ablation/SSA-smooth-s0"
+    shutil.copytree(run.record.folder, folder)
+    saved = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    saved["settings"]["module"] = "SSA-smooth"
+    (folder / "run.json").write_text(json.dumps(saved), encoding="utf-8")
+    try:
+        assert [record.name for record in results.seeds(run.settings)] == ["tiny/ablation/SSA-s0"]
+        assert "tiny/ablation/SSA-smooth-s0" not in [record.name for record in results.records("tiny")]
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_runs_follow_the_code_where_they_are_cheap_or_ones_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = resolve(preset="synthetic")
+    own = {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], place="ours")}
+    before = {name: results.key_of(s, "ablation", "f") for name, s in (("tiny", run.settings), ("kept", kept))}
+    assert run.record.outdated(run.settings, None) == ""
+    monkeypatch.setattr(results, "training_code", lambda: "other")
+    assert "other training code" in run.record.outdated(run.settings, None)
+    assert results.key_of(run.settings, "ablation", "f") != before["tiny"]
+    assert results.key_of(kept, "ablation", "f") == before["kept"]
+    monkeypatch.setattr(results, "ROWS", own)
+    assert results.key_of(kept, "ablation", "f") != before["kept"]
+
+
+def test_the_training_code_is_its_statements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "scanet"
+    shutil.copytree(Path(results.__file__).parent, package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    code = results.training_code.__wrapped__
+    first, losses = code(), package / "losses.py"
+    losses.write_text(losses.read_text(encoding="utf-8") + "\n\n# a comment\n", encoding="utf-8")
+    assert code() == first
+    losses.write_text(losses.read_text(encoding="utf-8").replace("mse_loss", "l1_loss"), encoding="utf-8")
+    assert code() != first
 
 
 def test_tables_refuse_records_from_before_a_change_of_their_preset(run: Run) -> None:

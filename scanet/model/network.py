@@ -83,8 +83,11 @@ class SCANet(nn.Module):
 
     images: (b, 3, s, s), RGB in [0, 1] less one half. noise: (b, stacks, s/4, s/4) from `gumbel_difference`, in
     training; None for the noise-free attention that testing uses (paper silent).
-    heatmaps: (b, stacks, joints, s/4, s/4), the target being 1 at a joint. out: per stack, intermediates by name:
-    F11 .. F14, integrated, gate, logits, probability, attention, those that the row has.
+    heatmaps: (b, stacks, joints, s/4, s/4), the target being 1 at a joint. out: for each stack the intermediates that
+    the row has, by name: F11 .. F14 (b, c, s/4, s/4) .. (b, c, s/32, s/32) with c channels, integrated (b, c/2, s/4,
+    s/4), gate (b, c), and logits, probability, attention (b, 1, s/4, s/4).
+
+    Raises ValueError if s is no multiple of 64.
     """
 
     def __init__(self, config: Network) -> None:
@@ -100,6 +103,8 @@ class SCANet(nn.Module):
     def forward(
         self, images: Float[Tensor, "b 3 s s"], noise: Float[Tensor, "b stacks h w"] | None = None
     ) -> tuple[Float[Tensor, "b stacks j h w"], list[Intermediates]]:
+        if images.shape[-1] % 64 or images.shape[-2] % 64:  # the stem halves twice, the hourglass four times
+            raise ValueError(f"images of {tuple(images.shape[-2:])} pixels: give multiples of 64")
         x = self.stem(images)
         heatmaps, outs = [], []
         for i, stack in enumerate(self.stacks):

@@ -97,10 +97,12 @@ class SpatialAttention(nn.Module):
         if self.kind == "soft":
             attention = soft_attention(logits)
             maps = {"logits": logits, "attention": attention}
-        else:
+        elif self.kind == "sharper":
             probability = normalise(logits)
             averaged = self.test_map == "mean" and noise is None and not self.training
             attention = mean_map(probability, self.tau) if averaged else sharpen(probability, self.tau, noise)
             maps = {"logits": logits, "probability": probability, "attention": attention}
+        else:
+            raise ValueError(f"SpatialAttention knows sharper and soft attention, not {self.kind!r}")
         attended = x * attention.to(x.dtype)
         return (x + attended if self.skip else attended), maps
