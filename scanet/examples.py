@@ -5,11 +5,9 @@ import torch
 
 from scanet.data.loader import Persons
 from scanet.data.transforms import GREY, to_input
-from scanet.inference import Example, varied
+from scanet.inference import PICTURE, Example, varied
 from scanet.model import gumbel_difference
 from scanet.runs import Run
-
-PICTURE = 256  # pixels of an example
 
 
 def errors(run: Run) -> np.ndarray:

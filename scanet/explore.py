@@ -1,135 +1,25 @@
-"""What `explore.ipynb` shows: a picture, a network and the controls' state in, maps and skeletons out.
-
-`look` is the whole of it; `Explorer` wires it to widgets. The network runs as a whole at every change: at `quick`
-that takes less time than drawing the figure.
-"""
+"""What `explore.ipynb` shows: `scanet.views.look`, wired to widgets."""
 
 import io
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import ipywidgets
-import numpy as np
-import torch
-from jaxtyping import Float
 from matplotlib.figure import Figure
-from PIL import Image
 from safetensors import safe_open
-from torch import Tensor
 
 from scanet import figures, results
 from scanet.config import resolve
-from scanet.data.heatmaps import decode
-from scanet.data.loader import Persons
 from scanet.data.store import Store
-from scanet.data.transforms import GREY, to_input
-from scanet.examples import PICTURE
 from scanet.files import UserError
-from scanet.inference import Look, View, varied
-from scanet.model import SCANet, gumbel_difference
-from scanet.model.spatial_attention import SpatialAttention
-from scanet.photo import WEIGHTS, read
+from scanet.model import SCANet
+from scanet.photo import WEIGHTS
 from scanet.runs import Run
-from scanet.skeleton import SKELETONS
 from scanet.stores import store_path
+from scanet.views import Picture, State, look, person, photograph
 
 ALL_JOINTS = "all joints"
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A person's box. image: (PICTURE, PICTURE, 3) in [0, 1]; pixels: the same as the network takes it.
-
-    truth: (j, 2) edge coordinates in `image`; None where nothing is annotated.
-    """
-
-    image: np.ndarray
-    pixels: Float[Tensor, "1 3 s s"]
-    truth: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class State:
-    """The controls. stack: from 0. joint: whose heat map, None for the highest of all. noise: seed of its draw."""
-
-    tau: float
-    stack: int = 0
-    joint: str | None = None
-    noise: int = 0
-
-
-def person(store: Store, row: int, size: int) -> Picture:
-    """A person of a store, cut as for testing. size: the network's input, pixels."""
-    index = torch.zeros(1, dtype=torch.int64)
-    persons = Persons(store, np.array([row]), torch.device("cpu"))
-    squares = next(persons.squares([index]))
-    image, matrix = persons.images(squares, index, PICTURE)
-    truth = to_input(persons.joints, persons.center, persons.zoom, matrix, PICTURE)
-    return Picture(
-        image=(image[0] + GREY).permute(1, 2, 0).numpy(),
-        pixels=persons.images(squares, index, size)[0],
-        truth=truth[0].numpy(),
-    )
-
-
-def photograph(content: bytes, size: int, x: float = 0.5, y: float = 0.5, side: float = 1.0) -> Picture:
-    """A square of one's own photograph; what lies outside it is black.
-
-    x, y: the square's centre, as shares of width and height; side: its length, as a share of the longer one.
-
-    Raises:
-        UserError: the content is no picture.
-    """
-    picture = read(io.BytesIO(content)).picture
-    half = side * max(picture.size) / 2
-    middle = x * picture.width, y * picture.height
-    square = picture.crop([round(c + sign * half) for sign in (-1, 1) for c in middle])  # type: ignore[arg-type]
-
-    def scaled(pixels: int) -> np.ndarray:
-        return np.asarray(square.resize((pixels, pixels), Image.Resampling.LANCZOS), np.float32) / 255
-
-    pixels = torch.from_numpy(scaled(size)).permute(2, 0, 1)[None] - GREY
-    return Picture(scaled(PICTURE), pixels, None)
-
-
-@lru_cache(maxsize=4)
-def _adjustable(model: SCANet) -> SCANet:
-    """The network of a control panel, whose temperature may be set: to make one takes as long as to run it twice."""
-    return varied(model)
-
-
-@torch.inference_mode()
-def look(model: SCANet, picture: Picture, state: State) -> View:
-    """The network's view of the picture at the state's temperature: as in testing, and with noise as in training.
-
-    The noise is one draw of Eq. (8) for every cell of every stack; a row without sharper attention has none.
-    """
-    model = _adjustable(model)
-    for module in model.modules():
-        if isinstance(module, SpatialAttention):
-            module.tau = state.tau
-    skeleton = SKELETONS[model.config.joints]
-
-    def passed(noise: Tensor | None) -> Look:
-        heatmaps, outs = model(picture.pixels, noise)
-        maps = heatmaps[:, state.stack].float()
-        cells, _ = decode(maps)
-        one = maps[0].amax(dim=0) if state.joint is None else maps[0, skeleton.joints.index(state.joint)]
-        attention = outs[state.stack].get("attention")
-        return Look(
-            joints=cells[0].numpy() * (PICTURE / maps.shape[-1]),
-            heatmap=one.numpy(),
-            attention=None if attention is None else attention[0, 0].float().numpy(),
-        )
-
-    noisy = None
-    if model.config.row.attention == "sharper":
-        cells = picture.pixels.shape[-1] // 4
-        source = torch.Generator().manual_seed(state.noise)
-        noisy = passed(gumbel_difference((1, model.config.stacks, cells, cells), source))
-    return View(picture.image, picture.truth, passed(None), noisy)
 
 
 def model_of(run: Run) -> SCANet:
@@ -262,7 +152,7 @@ class Explorer:
             raise UserError("choose a file with the button above: one person, who fills four fifths of the square")
         content = bytes(self.upload.value[0]["content"])
         size = run.record.settings["input_size"]
-        return photograph(content, size, self.x.value, self.y.value, self.side.value)
+        return photograph(io.BytesIO(content), size, self.x.value, self.y.value, self.side.value)
 
     def _state(self) -> State:
         joint = None if self.joint.value == ALL_JOINTS else self.joint.value

@@ -21,6 +21,8 @@ from scanet.skeleton import SKELETONS
 PYRAMID = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 #: Points of the frame in which the pyramid's maps are averaged, for each cell of the plain crop.
 FINE = 4
+#: Pixels of a side of the picture in an `Example` or a `View`.
+PICTURE = 256
 
 
 @dataclass(frozen=True)

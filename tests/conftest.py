@@ -18,6 +18,7 @@ with install_import_hook("scanet", CHECKER):
     import scanet.photo
     import scanet.predictions
     import scanet.tables
+    import scanet.views
 
 
 @pytest.fixture(scope="module")
