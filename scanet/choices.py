@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from scanet import results
-from scanet.config import ROWS, USES, Row, Settings
+from scanet.config import ROWS, USES, Row, Settings, with_module
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import scores
@@ -169,7 +169,7 @@ def measured(settings: Settings, dials: Choices, *, progress: bool = True) -> pd
     tables = []
     for row, parts in needed.items():
         if parts:
-            here = replace(settings, module=row)
+            here = with_module(settings, row)
             measure = partial(_measure, here, parts, budget, progress=progress)
             version = results.digest(budget=budget, specifications=[label(part) for part in parts])
             made = measure_or_load(here, "choices", dials, measure, store=store, version=version)

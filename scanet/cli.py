@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from scanet.config import PRESETS, ROWS, resolve
+from scanet.config import PRESETS, ROWS, refuse_unused, resolve
 from scanet.files import UserError
 
 app = typer.Typer(
@@ -170,7 +171,7 @@ def train(
     from scanet import processes, runs, tables
 
     options: dict[str, Any] = {"module": module, "preset": preset, "seed": seed, "data": data, "tta": tta}
-    settings = resolve(**options | dict(map(_pair, given or [])))
+    settings = refuse_unused(resolve(**options | dict(map(_pair, given or []))))
     run = runs.run_or_load(settings)
     if processes.rank() > 0:
         return
@@ -265,12 +266,18 @@ def compare(
 ) -> None:
     """The mean PCKh of a row less that of another, points, with its 95 % interval, from finished runs.
 
+    With one seed the interval is that of the persons alone.
+
     Example: scanet compare SSA MSFI --preset synthetic
     """
     from scanet import results, statistics
 
     wanted = [resolve(module=name, preset=preset, tta=tta) for name in (row, over)]
     ours, theirs = (results.seeds(settings) for settings in wanted)
+    for settings, records in zip(wanted, (ours, theirs), strict=True):
+        for record in records:
+            if notice := record.outdated(replace(settings, seed=record.settings["seed"]), None):
+                print(f"Note: {record.name}: {notice}.", file=sys.stderr)
     difference = statistics.row_difference(ours, theirs, wanted[0].tta)
     if difference is None:
         raise UserError(

@@ -199,13 +199,12 @@ def final_stages(settings: Settings) -> tuple[Settings, Settings]:
     The second stage is a run of its own, at one low rate.
     """
     tuned = dataclasses.replace(
-        settings,
-        module="ALL",
+        with_module(settings, "ALL"),
         epochs=settings.finetune_epochs,
         learning_rate=settings.finetune_rate,
         schedule="constant",
     )
-    return dataclasses.replace(settings, module="BDMP+SCA"), tuned
+    return with_module(settings, "BDMP+SCA"), tuned
 
 
 _DRAWN: Mapping[str, Any] = {
@@ -242,8 +241,7 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
     """The full settings of one run: the preset's values, then every override that is not None.
 
     Raises:
-        UserError: an unknown name, a wrong type, a value out of range or one that the row has no use for; the message
-            lists what is allowed.
+        UserError: an unknown name, a wrong type or a value out of range; the message lists what is allowed.
     """
     fields = {f.name: f for f in dataclasses.fields(Settings)}
     refuse_unknown(overrides, fields)
@@ -261,12 +259,28 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
     given = {name: value for name, value in overrides.items() if value is not None}
     values = {**PRESETS[preset], **given, "module": short[module], "preset": preset}
     types_ = typing.get_type_hints(Settings)
-    settings = Settings(**{name: _checked(name, value, types_[name]) for name, value in values.items()})
-    for name in given:
-        value = getattr(settings, name)
-        if name in USES and not USES[name](settings.row) and value != PRESETS[preset].get(name, fields[name].default):
-            raise UserError(f"{name} is {value!r}, and module {settings.module} has no use for it: leave it out")
+    return Settings(**{name: _checked(name, value, types_[name]) for name, value in values.items()})
+
+
+def refuse_unused(settings: Settings) -> Settings:
+    """The settings. Raises UserError if one that the row has no use for is not the preset's."""
+    for name, value in _unused(settings).items():
+        raise UserError(f"{name} is {value!r}, and module {settings.module} has no use for it: leave it out")
     return settings
+
+
+def with_module(settings: Settings, module: str) -> Settings:
+    """The settings for another row: what that has no use for is the preset's again."""
+    other = dataclasses.replace(settings, module=module)
+    own = resolve(preset=settings.preset, module=module)
+    return dataclasses.replace(other, **{name: getattr(own, name) for name in _unused(other)})
+
+
+def _unused(settings: Settings) -> dict[str, Any]:
+    """The settings that the row has no use for, where they are not the preset's."""
+    own = resolve(preset=settings.preset, module=settings.module)
+    names = [name for name, used in USES.items() if not used(settings.row)]
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(own, name)}
 
 
 def refuse_unknown(given: Iterable[str], allowed: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from scanet.config import Settings, refuse_unknown, resolve, resolve_dials
+from scanet.config import Settings, refuse_unknown, refuse_unused, resolve, resolve_dials, with_module
 from scanet.examples import errors, examples, leg_to_head, with_and_without_noise
 from scanet.files import UserError
 from scanet.measurements import measure_attention, measure_gradients, measure_temperature
@@ -27,6 +27,7 @@ __all__ = [
     "run_or_load",
     "trained_at",
     "with_and_without_noise",
+    "with_module",
 ]
 
 
@@ -39,7 +40,7 @@ def parameters(namespace: Mapping[str, Any], **fixed: Any) -> Settings:
     given = _plain(namespace)
     for name in given.keys() & fixed.keys():
         raise UserError(f"{name} is {given[name]!r}, but this notebook always takes {fixed[name]!r}: leave it out")
-    return resolve(**given, **fixed)
+    return refuse_unused(resolve(**given, **fixed))
 
 
 def measurement_parameters(
@@ -57,7 +58,8 @@ def measurement_parameters(
     given, own = _plain(namespace), [f.name for f in fields(kind)]
     refuse_unknown(given, [*(f.name for f in fields(Settings) if f.name not in own), *own])
     chosen = resolve_dials(kind, **{name: value for name, value in given.items() if name in own})
-    settings = resolve(**{"module": modules[0]} | {name: value for name, value in given.items() if name not in own})
+    values = {name: value for name, value in given.items() if name not in own}
+    settings = refuse_unused(resolve(**{"module": modules[0]} | values))
     if settings.module not in modules:
         raise UserError(f"module is {settings.module!r}: this notebook is for {', '.join(modules)}")
     return settings, chosen

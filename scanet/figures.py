@@ -242,7 +242,7 @@ def by_length(histories: pd.DataFrame) -> Figure:
             at = ends["pckh"].mean()
             ax.plot(length, at, "o", color=colours[length], markerfacecolor="white")
             ax.annotate(
-                f"{length} epochs: {at:.1f}", (length, at), (0, 7), textcoords="offset points", fontsize=9,
+                f"{length}: {at:.1f}", (length, at), (0, 7), textcoords="offset points", fontsize=9,
                 ha="right" if length == lengths[-1] else "center",
             )  # fmt: skip
         ax.set(xlabel="epoch", ylabel="", ylim=(0, None))

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from scanet.config import EPHEMERAL, PRESETS, RECIPE, ROWS, Network, Settings, resolve
+from scanet.config import EPHEMERAL, PRESETS, RECIPE, ROWS, Network, Row, Settings, resolve
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
@@ -34,7 +34,9 @@ from scanet.pckh import Scores, relative_errors
 from scanet.skeleton import SKELETONS, Skeleton
 
 #: Beside the network's modules, those that decide what a training gives.
-TRAINING = ("losses.py", "train.py", "data/heatmaps.py", "data/loader.py", "data/transforms.py")
+TRAINING = (
+    "losses.py", "train.py", "device.py", "skeleton.py", "data/heatmaps.py", "data/loader.py", "data/transforms.py",
+)  # fmt: skip
 
 
 def folder_of(
@@ -67,7 +69,7 @@ def key_of(settings: Settings, experiment: str, fingerprint: str, start: "Record
     defaults = {f.name: f.default for f in fields(settings)}
     chosen = {name: value for name, value in settings.identity().items() if value != defaults[name]}
     before = {} if start is None else {"start": start.run["key"]}
-    code = {"code": training_code()} if _follows_code(settings.preset, settings.module) else {}
+    code = {"code": training_code(settings.module)} if _follows_code(settings.preset, settings.module) else {}
     return digest(experiment=experiment, settings=chosen, data=fingerprint, recipe=RECIPE, **before, **code)
 
 
@@ -80,17 +82,23 @@ def _follows_code(preset: str, module: str) -> bool:
 
 
 @cache
-def training_code() -> str:
-    """16 hex digits of the code behind a training's outcome, apart from comments and layout."""
+def training_code(module: str) -> str:
+    """16 hex digits of the code behind a row's training: comments, docstrings and layout do not count."""
     package = Path(__file__).parent
     paths = [*sorted(package.glob("model/*.py")), *(package / name for name in TRAINING)]
-    code = {str(path.relative_to(package)): ast.dump(ast.parse(path.read_text(encoding="utf-8"))) for path in paths}
-    row = next(node for node in ast.parse((package / "config.py").read_text(encoding="utf-8")).body if _is_rows(node))
-    return digest(**code, rows=ast.dump(row))
+    code = {str(path.relative_to(package)): _statements(path.read_text(encoding="utf-8")) for path in paths}
+    defaults = {f.name: f.default for f in fields(Row)}
+    row = {name: value for name, value in asdict(ROWS[module]).items() if value != defaults[name]}
+    return digest(code=code, row={name: value for name, value in row.items() if name not in ("title", "place")})
 
 
-def _is_rows(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "ROWS"
+def _statements(source: str) -> str:
+    """The code of a module without its docstrings and comments."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def digest(**parts: Any) -> str:
@@ -150,6 +158,10 @@ class Record:
 
         Both (n, 14) bool, the joints in the skeleton's order; a joint that is not annotated is no hit.
         """
+        if tta not in self.run["metrics"]:
+            raise UserError(
+                f"{self.name} has no scores with tta {tta!r}: choose one of {', '.join(self.run['metrics'])}"
+            )
         found, scored = self.predictions(), list(self.skeleton.scored)
         joints = found["joints" if tta == "flip" else f"joints_{tta}"].astype(np.float64)
         persons = found["head_size"] > 0  # NaN where there is no head size
@@ -186,7 +198,9 @@ class Record:
             return f"the preset has changed since ({', '.join(names)})"
         if fingerprint is not None and self.run["data"]["fingerprint"] != fingerprint:
             return f"it was made from other data (fingerprint {self.run['data']['fingerprint']}, now {fingerprint})"
-        other_code = _follows_code(settings.preset, settings.module) and self.run.get("code") != training_code()
+        other_code = _follows_code(settings.preset, settings.module) and self.run.get("code") != training_code(
+            settings.module
+        )
         if self.run.get("recipe") != RECIPE or other_code:
             return f"it was made by other training code (commit {short(self.run['commit'])})"
         began = self.run.get("start", {}).get("key")
@@ -398,10 +412,12 @@ def load_model(path: Path) -> SCANet:
         with safe_open(path, framework="pt") as file:
             network = json.loads(file.metadata()["network"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if network["row"] not in ROWS:
+            raise ValueError(f"it is of row {network['row']}, which is none of ROWS")
         model = SCANet(Network(**(network | {"row": ROWS[network["row"]]})))
         model.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{path} holds no weights of a network that this package has now ({reason}): delete it and train the run "
             "again, or give another file"

@@ -83,7 +83,13 @@ def run_or_load(
         record = results.load(folder)
         assert record is not None
         record = _with_scores(record, settings.tta, store, progress=progress)
-    return Run(settings, record, notice, record.model(), store)
+    try:
+        model = record.model()
+    except UserError:
+        if not notice:
+            raise
+        model = None  # of a network that has changed since
+    return Run(settings, record, notice, model, store)
 
 
 def final(settings: Settings, *, progress: bool = True) -> tuple[Run, Run]:
@@ -146,6 +152,7 @@ def _train(
     where = describe(device) + (f", {processes.count()} processes" if processes.count() > 1 else "")
     if settings.preset == "paper" and experiment != "final":  # of which both stages have been planned together
         _print_plan([settings])
+    code = results.training_code(settings.module)  # of what runs now, whatever is edited meanwhile
     if processes.rank() == 0:
         print(f"Training {folder.name} ({settings.preset}) on {where}", file=sys.stderr)
     key = results.key_of(settings, experiment, store.fingerprint, start)
@@ -167,7 +174,7 @@ def _train(
         "overrides": results.overrides(settings, experiment, start),
         "key": key,
         "recipe": RECIPE,
-        "code": results.training_code(),
+        "code": code,
         "data": {
             "dataset": store.dataset,
             "fingerprint": store.fingerprint,

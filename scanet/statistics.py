@@ -120,13 +120,16 @@ def row_difference(records: Sequence[Record], over: Sequence[Record], tta: str =
 def _by_seed(records: Sequence[Record]) -> dict[int, Record]:
     """The records of one row by their seeds."""
     found: dict[int, Record] = {}
+    if records:
+        one_preset(records)
     for record in records:
         first, seed = records[0], record.settings["seed"]
+        if seed in found:
+            raise UserError(f"{found[seed].name} and {record.name} have the same seed: leave one of them out")
         shared = first.settings.keys() & record.settings.keys() - {"seed"}
-        if seed in found or any(first.settings[name] != record.settings[name] for name in shared):
-            raise UserError(
-                f"{first.name} and {record.name} differ in more or less than their seed: give runs of one row"
-            )
+        names = sorted(name for name in shared if first.settings[name] != record.settings[name])
+        if names:
+            raise UserError(f"{first.name} and {record.name} differ in {', '.join(names)}: give the runs of one row")
         found[seed] = record
     return found
 

@@ -326,9 +326,10 @@ def verdicts(lines: pd.DataFrame, words: Sequence[str]) -> str:
         for k, preset in enumerate(presets):
             counts = of_topic["verdict"][of_topic["preset"] == preset].value_counts()
             found = " ".join(f"<span>{counts[word]} {verdict(word)}</span>" for word in words if word in counts)
-            first = f'<th rowspan="{len(presets)}">{html.escape(str(topic))}</th>' if k == 0 else ""
-            rows.append(f"<tr>{first}<td>{preset}</td><td>{found}</td></tr>")
-    return f'<table class="verdicts">{"".join(rows)}</table>'
+            first = f'<th scope="rowgroup" rowspan="{len(presets)}">{html.escape(str(topic))}</th>' if k == 0 else ""
+            rows.append(f"<tr>{first}<td>{preset or '–'}</td><td>{found}</td></tr>")
+    head = "<thead><tr><th>Topic</th><th>Preset</th><th>Verdicts</th></tr></thead>"
+    return f'<table class="verdicts">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
 def verdict(word: str) -> str:

@@ -113,21 +113,21 @@ def look(model: SCANet, picture: Picture, state: State) -> View:
         raise UserError(f"joint is {state.joint!r}: allowed are {', '.join(skeleton.joints)}")
     if not 0 <= state.stack < model.config.stacks:
         raise UserError(f"stack is {state.stack}: the network has {model.config.stacks}, counted from 0")
-    model = _adjustable(model)
+    model, device = _adjustable(model), next(model.parameters()).device
     for module in model.modules():
         if isinstance(module, SpatialAttention):
             module.tau = state.tau
 
     def passed(noise: Tensor | None) -> Look:
-        heatmaps, outs = model(picture.pixels, noise)
-        maps = heatmaps[:, state.stack].float()
+        heatmaps, outs = model(picture.pixels.to(device), None if noise is None else noise.to(device))
+        maps = heatmaps[:, state.stack].float().cpu()
         cells, _ = decode(maps)
         one = maps[0].amax(dim=0) if state.joint is None else maps[0, skeleton.joints.index(state.joint)]
         attention = outs[state.stack].get("attention")
         return Look(
             joints=cells[0].numpy() * (PICTURE / maps.shape[-1]),
             heatmap=one.numpy(),
-            attention=None if attention is None else attention[0, 0].float().numpy(),
+            attention=None if attention is None else attention[0, 0].float().cpu().numpy(),
         )
 
     noisy = None

@@ -41,9 +41,9 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_compare_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """And, of the records that come with the repository, the difference with its interval."""
-    monkeypatch.setenv("SCANET_HOME", str(ROOT))
-    assert call(monkeypatch, "compare", "SSA", "MSFI", "--preset", "paper") == 1
+    assert call(monkeypatch, "compare", "SSA", "MSFI", "--preset", "paper") == 1  # in the tests' own empty folder
     assert "MSFI have no finished runs of one seed on preset 'paper'" in capsys.readouterr().err
+    monkeypatch.setenv("SCANET_HOME", str(ROOT))
     assert call(monkeypatch, "compare", "MSFI+SSA", "soft", "--preset", "synthetic") == 0
     printed = capsys.readouterr().out
     difference = row_difference(*(results.seeds(resolve(module=m, preset="synthetic")) for m in ("SSA", "soft")))
@@ -137,7 +137,7 @@ def test_evaluate_prints_the_golden_numbers(
     ("arguments", "sentence"),
     [
         (["evaluate", "nothing.h5"], "nothing.h5: there is no such file or folder: check the path"),
-        (["evaluate", "README.md"], "for a prediction file, give --truth FILE as well"),
+        (["evaluate", str(ROOT / "README.md")], "for a prediction file, give --truth FILE as well"),
         (["train", "SSSA"], "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI, BDMP"),
         (["train", "SSA", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["prepare", "mpii", "nowhere"], "there is no folder nowhere"),

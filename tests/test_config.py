@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scanet.config
-from scanet.config import PRESETS, ROWS, Network, Settings, resolve
+from scanet.config import PRESETS, ROWS, Network, Settings, refuse_unused, resolve, with_module
 from scanet.files import UserError
 from scanet.train import learning_rate
 
@@ -84,9 +84,11 @@ def test_full_names_of_rows(name: str) -> None:
 )  # fmt: skip
 def test_what_a_row_has_no_use_for_is_refused(module: str, name: str, value: object) -> None:
     with pytest.raises(UserError, match=f"{name} is {value!r}, and module {re.escape(module)} has no use for it"):
-        resolve(module=module, **{name: value})
-    assert resolve(**dataclasses.asdict(resolve(module=module))) == resolve(module=module)
-    assert resolve(module="ALL", **{name: value})
+        refuse_unused(resolve(module=module, **{name: value}))
+    assert refuse_unused(resolve(module=module)) == resolve(module=module)
+    used = refuse_unused(resolve(module="ALL", **{name: value}))
+    assert with_module(used, module) == resolve(module=module)
+    assert with_module(used, "BDMP+SCA") == resolve(module="BDMP+SCA", **({} if name == "top_k" else {name: value}))
 
 
 def test_rows_of_the_paper() -> None:

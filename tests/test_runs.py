@@ -255,7 +255,7 @@ def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
     assert paper["MSFI+SSA"] == 0.35
 
 
-def test_lengths_compare_each_row_with_its_own_of_the_presets_length(run: Run) -> None:
+def test_lengths_compare_each_row_with_its_own_of_the_presets_length(run: Run, tmp_path: Path) -> None:
     def trained(module: str, epochs: int, seed: int, correct: int) -> Record:
         copy = with_scores(run.record, module, seed, correct)
         changed = {"epochs": epochs} if epochs != 2 else {}
@@ -264,13 +264,20 @@ def test_lengths_compare_each_row_with_its_own_of_the_presets_length(run: Run) -
 
     made = [("Baseline", 2, 0), ("MSFI", 2, 0), ("MSFI", 6, 0), ("SSA", 1, 0), ("SSA", 2, 0), ("SSA", 2, 1)]
     several = tables.of_several_lengths([trained(*run, correct=8) for run in made])
+    perfect = tmp_path / "MSFI-s0-epochs=6"
+    shutil.copytree(run.record.folder, perfect)
+    with h5py.File(perfect / "predictions.h5", "a") as file:
+        file["joints"][...] = file["truth"][...]
+    several[1] = Record(perfect, several[1].run)
     assert {record.settings["module"] for record in several} == {"MSFI", "SSA"}
     table = tables.lengths(several)
     assert list(table.index) == [("MSFI", 2), ("MSFI", 6), ("MSFI+SSA", 1), ("MSFI+SSA", 2)]
     assert table["seeds"].to_list() == [1, 1, 1, 2]
-    # These records' persons are all the same run's: they have its mean, and differ by 0 for certain.
-    assert table["Mean"].to_numpy() == pytest.approx(run.record.scores().row("plain")["Mean"])
-    assert table["Δ"].dropna().to_dict() == table["± Δ"].dropna().to_dict() == {("MSFI", 6): 0, ("MSFI+SSA", 1): 0}
+    # These records' persons are all the same run's, but for the long one, which finds every joint.
+    mean = run.record.scores().row("plain")["Mean"]
+    assert table["Mean"].to_list() == pytest.approx([mean, 100, mean, mean])
+    assert table["Δ"].dropna().to_dict() == pytest.approx({("MSFI", 6): 100 - mean, ("MSFI+SSA", 1): 0})
+    assert table["± Δ"].notna().to_list() == table["Δ"].notna().to_list()
     with pytest.raises(UserError, match="no row has been trained for several lengths"):
         tables.of_several_lengths(several[:1])
 
@@ -281,7 +288,7 @@ def test_curves_of_several_lengths_end_in_rings() -> None:
     (panel,) = figures.by_length(pd.concat([histories.assign(seed=0), histories.assign(seed=1)])).axes
     rings = [line.get_xydata()[0].tolist() for line in panel.lines if line.get_marker() == "o"]
     assert rings == [[1, 11], [3, 33]]
-    assert [text.get_text() for text in panel.texts] == ["1 epochs: 11.0", "3 epochs: 33.0"]
+    assert [text.get_text() for text in panel.texts] == ["1: 11.0", "3: 33.0"]
     plt.close("all")
 
 
@@ -294,9 +301,12 @@ def test_tables_refuse_a_mix_of_presets(run: Run) -> None:
 
 def test_statistics_refuse_records_of_several_rows_or_the_same_seed_twice(run: Run) -> None:
     ssa, other = run.record, with_scores(run.record, "SSA", 1, 8)
-    for second in (with_scores(run.record, "MSFI", 1, 8), ssa):
-        with pytest.raises(UserError, match=r"SSA-s0 and .* differ in more or less than their seed"):
-            row_mean([ssa, second])
+    with pytest.raises(UserError, match=r"SSA-s0 and .* differ in module: give the runs of one row"):
+        row_mean([ssa, with_scores(run.record, "MSFI", 1, 8)])
+    with pytest.raises(UserError, match=r"SSA-s0 and .*SSA-s0 have the same seed"):
+        row_mean([other, ssa, ssa])
+    with pytest.raises(UserError, match="has no scores with tta 'six-scale': choose one of none, flip"):
+        row_mean([ssa], "six-scale")
     assert row_mean([ssa, other]).seeds == 2
     assert row_difference([ssa, other], []) is None
     with pytest.raises(UserError, match="there is no finished run to show"):
@@ -322,7 +332,7 @@ def test_runs_follow_the_code_where_they_are_cheap_or_ones_own(run: Run, monkeyp
     own = {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], place="ours")}
     before = {name: results.key_of(s, "ablation", "f") for name, s in (("tiny", run.settings), ("kept", kept))}
     assert run.record.outdated(run.settings, None) == ""
-    monkeypatch.setattr(results, "training_code", lambda: "other")
+    monkeypatch.setattr(results, "training_code", lambda _: "other")
     assert "other training code" in run.record.outdated(run.settings, None)
     assert results.key_of(run.settings, "ablation", "f") != before["tiny"]
     assert results.key_of(kept, "ablation", "f") == before["kept"]
@@ -335,11 +345,18 @@ def test_the_training_code_is_its_statements(tmp_path: Path, monkeypatch: pytest
     shutil.copytree(Path(results.__file__).parent, package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
     monkeypatch.setattr(results, "__file__", str(package / "results.py"))
     code = results.training_code.__wrapped__
-    first, losses = code(), package / "losses.py"
-    losses.write_text(losses.read_text(encoding="utf-8") + "\n\n# a comment\n", encoding="utf-8")
-    assert code() == first
-    losses.write_text(losses.read_text(encoding="utf-8").replace("mse_loss", "l1_loss"), encoding="utf-8")
-    assert code() != first
+    first, losses = code("SSA"), package / "losses.py"
+    written = losses.read_text(encoding="utf-8")
+    losses.write_text(written.replace('"""Mean over', '"""A mean over') + "\n\n# a comment\n", encoding="utf-8")
+    assert losses.read_text(encoding="utf-8").count("A mean over") == 1
+    assert code("SSA") == first
+    monkeypatch.setattr(results, "ROWS", {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], title="another title")})
+    assert code("SSA") == first
+    monkeypatch.setattr(results, "ROWS", {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], bdmp=True)})
+    assert code("SSA") != first
+    monkeypatch.setattr(results, "ROWS", ROWS)
+    losses.write_text(written.replace("mse_loss", "l1_loss"), encoding="utf-8")
+    assert code("SSA") != first
 
 
 def test_tables_refuse_records_from_before_a_change_of_their_preset(run: Run) -> None:

@@ -103,7 +103,7 @@ class SCANet(nn.Module):
     def forward(
         self, images: Float[Tensor, "b 3 s s"], noise: Float[Tensor, "b stacks h w"] | None = None
     ) -> tuple[Float[Tensor, "b stacks j h w"], list[Intermediates]]:
-        if images.shape[-1] % 64 or images.shape[-2] % 64:  # the stem halves twice, the hourglass four times
+        if images.shape[-1] % 64:  # the stem halves twice, the hourglass four times
             raise ValueError(f"images of {tuple(images.shape[-2:])} pixels: give multiples of 64")
         x = self.stem(images)
         heatmaps, outs = [], []
