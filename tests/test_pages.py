@@ -14,6 +14,7 @@ from PIL import Image
 from sphinx.errors import ExtensionError
 
 from scanet import results
+from scanet.config import EPHEMERAL
 from scanet.pages import joined, publish, slim
 
 ROOT = Path(__file__).parents[1]
@@ -137,3 +138,19 @@ def test_a_page_has_its_own_title_and_the_keys_of_its_runs(tmp_path: Path, monke
     assert made.cells[0].source == "# The temperature (Fig. 5) on tiny\n\n# not this"
     assert made.metadata["scanet"] == {"runs": {"tiny/ablation/SSA-s0-tau=0.5": "key of SSA-s0-tau=0.5"}}
     assert made.cells[1].outputs[1].data["image/svg+xml"] == slim(svg)
+
+
+KEPT = [page for page in sorted(ROOT.glob("book/runs/*/*.ipynb")) if page.parent.name not in EPHEMERAL]
+
+
+@pytest.mark.parametrize("page", KEPT, ids=lambda page: f"{page.parent.name}/{page.stem}")
+def test_a_page_shows_the_cells_of_its_notebook(page: Path) -> None:
+    """But for the title, and the parameters that papermill put in. If not, delete the page and make it again."""
+    own = ROOT / "experiments" / f"{page.stem.partition('-s')[0]}.ipynb"
+    notebook = own if own.exists() else ROOT / "experiments/ablation.ipynb"
+    shown, source = (nbformat.read(path, as_version=4).cells for path in (page, notebook))
+    kept = [cell for cell in shown if "injected-parameters" not in cell.metadata.get("tags", [])]
+    assert [cell.id for cell in kept] == [cell.id for cell in source]
+    for cell in (kept[0], source[0]):
+        cell.source = cell.source.partition("\n")[2]
+    assert [cell.source for cell in kept] == [cell.source for cell in source]
