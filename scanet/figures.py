@@ -451,11 +451,15 @@ def specification_curve(
     return axes
 
 
+FAR = 6.0  # points: a difference beyond that would leave no room to read the others
+
+
 def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Differences of mean PCKh with their intervals on one axis (points): the paper's, and ours for each preset.
 
     table: index (comparison, source), from top to bottom, the source being "printed" or a preset; columns value, half
     (of the interval; NaN for none) and seeds. With one seed the interval is that of the persons alone: thin and open.
+    What is further from zero than `FAR` stands as a number at the edge.
     """
     names, sources = (list(table.index.unique(level)) for level in (0, 1))
     sources = sorted(sources, key=lambda source: source != "printed")
@@ -469,7 +473,14 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if source == "printed":
             ax.plot(rows["value"], y, "D", color=colour, markersize=5, label="paper, MPII")
             continue
-        several, known = (rows["seeds"] > 1).to_numpy(), rows["value"].notna().to_numpy()
+        several, known = (rows["seeds"] > 1).to_numpy(), (rows["value"].abs() <= FAR).to_numpy()
+        for value, up in zip(rows["value"], y, strict=True):
+            if abs(value) > FAR:
+                text, edge = (f"◂ {value:.1f}", 0.01) if value < 0 else (f"{value:.1f} ▸", 0.99)
+                ax.text(
+                    edge, up, text.replace("-", "−"), color=colour, fontsize=9,
+                    transform=ax.get_yaxis_transform(), ha="left" if value < 0 else "right", va="center",
+                )  # fmt: skip
         for some, label, width, face in (
             (known & several, f"ours, {source}", 2.0, colour),
             (known & ~several, f"ours, {source}: one seed, persons alone", 1.0, "white"),

@@ -455,19 +455,19 @@ def test_every_entry_has_a_verdict_and_a_line_on_the_page() -> None:
 def test_the_page_links_each_seed_and_names_its_interval(book: Path, make: Callable[..., Record]) -> None:
     for seed in (0, 1):
         make("MSFI", seed, right=40)
-        make("SSA", seed, right=50 + seed)
+        make("SSA", seed, right=42 + seed)
     (book / "book/runs/quick/SSA-s1.ipynb").write_text("{}", encoding="utf-8")
     found = ledger()
     shown = tables.ledger(found[found["id"] == "ssa-msfi"], claims.page)
     assert '<a href="runs/quick/SSA-s1.html" title="quick/ablation/SSA-s1">1</a><br>MSFI 0 1' in shown
-    assert "+17.50" in shown
+    assert "+4.17" in shown
     assert "2 seeds" in shown
     ax = figures.differences(claims.table2_differences(found))
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels[:4] == ["MSFI − Baseline", "BDMP − MSFI", "SACWA − MSFI", "SSA − MSFI"]
     assert ax.lines[1].get_xdata()[3] == 0.35
     (bars,) = ax.containers
-    assert bars.lines[0].get_xdata()[0] == pytest.approx(17.5)
+    assert bars.lines[0].get_xdata()[0] == pytest.approx(2.5 / 0.6)
     plt.close("all")
 
 

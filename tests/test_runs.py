@@ -404,7 +404,8 @@ def test_gallery_draws_every_limb_and_every_map(run: Run) -> None:
     plt.close("all")
 
 
-def test_difference_plot_has_the_tables_numbers(run: Run) -> None:
+def test_difference_plot_has_the_tables_numbers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "FAR", 30)
     table = tables.table2([with_scores(run.record, "MSFI", 0, 8), with_scores(run.record, "SSA", 0, 12)])
     ax = figures.differences(tables.differences(table))
     labels = [label.get_text() for label in ax.get_yticklabels()]
@@ -414,6 +415,17 @@ def test_difference_plot_has_the_tables_numbers(run: Run) -> None:
     assert bars.lines[0].get_xdata().tolist() == [25]
     assert bars.lines[0].get_markerfacecolor() == "white"  # one seed: the interval is of the persons alone
     assert bars.get_label() == "ours, tiny: one seed, persons alone"
+    plt.close("all")
+
+
+def test_a_difference_far_off_is_a_number_at_the_edge() -> None:
+    index = pd.MultiIndex.from_product([["near", "far"], ["tiny"]])
+    table = pd.DataFrame({"value": [-1.0, -18.23], "half": [0.5, 1.0], "seeds": [1, 1]}, index=index)
+    ax = figures.differences(table)
+    assert [text.get_text() for text in ax.texts] == ["◂ −18.2"]
+    (bars,) = ax.containers
+    assert bars.lines[0].get_xdata().tolist() == [-1]
+    assert ax.get_xlim()[0] > -3
     plt.close("all")
 
 
