@@ -38,7 +38,7 @@ NOTEBOOKS = {
     "attention": (["MSFI", "SSA", "soft"], EACH),
     "temperature": (["SSA"], EACH),
     "gradients": ([], EACH),  # trains for itself, as choices does
-    "qualitative": (["ALL"], [0]),
+    "qualitative": (["SSA"], [0]),
     "stress": (TABLE2, [None]),
     "explore": (["SSA"], [0]),
     "choices": ([], [0]),
