@@ -30,7 +30,7 @@ def model_of(run: Run) -> SCANet:
     if run.model is None:
         with safe_open(WEIGHTS, framework="pt") as file:
             if file.metadata()["key"] == run.record.run["key"]:
-                return results.load_model(WEIGHTS)
+                return results.load_network(WEIGHTS)
         raise UserError(f"the weights of {run.record.name} are not on this machine: train the run here first")
     return run.model
 

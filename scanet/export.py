@@ -34,7 +34,7 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
         results.save_model(model, temporary, half=True, about=about)
         both = [
             scores(predictions_of(network.to(device), persons, size, "flip", progress=progress), store, rows)
-            for network in (model, results.load_model(temporary))
+            for network in (model, results.load_network(temporary))
         ]
         text = card.card(record, both[0], both[1], temporary.stat().st_size)
     with whole_file(readme) as temporary:

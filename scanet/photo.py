@@ -206,7 +206,7 @@ def load_model(where: Path | str | None = None, device: torch.device | None = No
         raise UserError(f"{path} is no weights file ({error}): give one that `scanet export` wrote") from error
     if "input_size" not in about:
         raise UserError(f"{path} does not say its input's size: give the run's folder, or `scanet export` it")
-    return Predictor(results.load_model(path), int(about["input_size"]), about["run"], device)
+    return Predictor(results.load_network(path), int(about["input_size"]), about["run"], device)
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:

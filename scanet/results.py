@@ -175,7 +175,7 @@ class Record:
     def model(self) -> SCANet | None:
         """The trained network on the CPU, in evaluation mode; None where the weights are not on this machine."""
         path = self.folder / "weights.safetensors"
-        return load_model(path) if path.exists() else None
+        return load_network(path) if path.exists() else None
 
     def trained_model(self) -> SCANet:
         """As `model`. Raises UserError where the weights are not on this machine."""
@@ -402,7 +402,7 @@ def save_model(model: SCANet, path: Path, *, half: bool = False, about: Mapping[
     save_file(tensors, path, metadata={**(about or {}), "network": json.dumps(network | {"row": row})})
 
 
-def load_model(path: Path) -> SCANet:
+def load_network(path: Path) -> SCANet:
     """The network of a weights file, on the CPU, in evaluation mode.
 
     Raises:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hrnet import read_json
 from PIL import Image
 from torch import Tensor, nn
 
 from scanet.config import ROWS, Network, Tta
-from scanet.data import mpii
 from scanet.data.heatmaps import draw_targets, mirror
 from scanet.data.loader import Persons
 from scanet.data.person import Person
@@ -199,7 +199,7 @@ def test_true_maps_are_read_back_without_bias(tta: Tta, largest: float, tmp_path
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
 @ROUND_TRIP
 def test_real_persons_are_read_back_without_bias(tta: Tta, largest: float, tmp_path: Path) -> None:
-    persons = mpii.read_json(SHARED / "test_mpii.json", "valid")
+    persons = read_json(SHARED / "test_mpii.json")
     error = round_trip(at_all_phases(persons), SHARED / "images", tmp_path, tta)
     assert np.abs(error).max() < largest
     if tta == "none":

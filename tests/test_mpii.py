@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hrnet import read_json
 from scipy.io import savemat
 
 from scanet.data import mpii
@@ -218,7 +219,7 @@ def test_three_formats_hold_the_same_persons(tmp_path: Path) -> None:
     from_mat, skipped = mpii.read_mat(tmp_path / mpii.MAT_NAME, {(p["image"], p["index"]) for p in people})
     assert skipped == []
     from_h5 = mpii.read_h5(tmp_path / "valid.h5", "valid")
-    from_json = mpii.read_json(tmp_path / "valid.json", "valid")
+    from_json = read_json(tmp_path / "valid.json")
     assert len(from_mat) == len(from_h5) == len(from_json) == len(people)
     for raw, a, b, c in zip(people, from_mat, from_h5, from_json, strict=True):
         assert (a.image, a.index, a.split) == (b.image, b.index, b.split) == (c.image, c.index, c.split)
@@ -250,13 +251,6 @@ def test_h5_zeros(tmp_path: Path) -> None:
     np.testing.assert_array_equal(person.joints[[4, 5, 6]], [[-1, 6], [-3, 6], [4, 4]])
     assert person.visible.tolist() == [j not in (3, 6) for j in range(16)]
     assert np.isnan(person.head_size)
-
-
-def test_json_of_a_test_set_has_no_joints(tmp_path: Path) -> None:
-    (tmp_path / "test.json").write_text(json.dumps([{"image": "a.jpg", "center": [11, 21], "scale": 2}]))
-    (person,) = mpii.read_json(tmp_path / "test.json", "test")
-    assert np.isnan(person.joints).all()
-    assert person.center == (10.0, 50.0)
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -442,7 +436,7 @@ def test_unreadable_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     readers = (lambda: mpii.read_mat(path, set()), lambda: mpii.read_h5(path, "valid"))
-    for read in (*readers, lambda: mpii.read_json(path, "valid")):
+    for read in readers:
         with pytest.raises(UserError, match="cannot be read"):
             read()
 
@@ -463,7 +457,7 @@ def test_real_persons_agree() -> None:
     assert len(listed) == 2958
     assert len({p.image for p in listed}) == 2729
     by_image = {p.image: p for p in listed}
-    persons = mpii.read_json(SHARED / "test_mpii.json", "valid")
+    persons = read_json(SHARED / "test_mpii.json")
     assert len(persons) == 5
     for person in persons:
         other = by_image[person.image]
@@ -490,7 +484,7 @@ def test_real_persons_in_the_official_nesting(tmp_path: Path) -> None:
     write_mat(tmp_path / mpii.MAT_NAME, images)
     listed = {(record["image"], numbers[record["image"]]) for record in raw}
     from_mat, _ = mpii.read_mat(tmp_path / mpii.MAT_NAME, listed)
-    from_json = mpii.read_json(SHARED / "test_mpii.json", "valid")
+    from_json = read_json(SHARED / "test_mpii.json")
     from_h5 = {(p.image, p.index): p for p in mpii.read_h5(SHARED / "valid.h5", "valid")}
     assert len(from_mat) == 5
     for a, b in zip(from_mat, from_json, strict=True):

@@ -136,7 +136,7 @@ def test_overrides_have_a_folder_of_their_own() -> None:
 
 def test_weights_come_back_as_they_were(run: Run) -> None:
     assert run.model is not None
-    model = results.load_model(run.record.folder / "weights.safetensors")
+    model = results.load_network(run.record.folder / "weights.safetensors")
     assert model.config == run.model.config
     for (name, ours), theirs in zip(model.state_dict().items(), run.model.state_dict().values(), strict=True):
         assert ours.equal(theirs), name
@@ -146,7 +146,7 @@ def test_weights_of_another_make_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"not weights")
     with pytest.raises(UserError, match="holds no weights of a network that this package has now"):
-        results.load_model(path)
+        results.load_network(path)
 
 
 def test_a_broken_record_is_refused(tmp_path: Path) -> None:

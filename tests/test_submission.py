@@ -310,7 +310,7 @@ def test_submit_writes_the_runs_predictions(
     assert list(found) == [("b.jpg", 0), ("a.jpg", 0), ("a.jpg", 1), ("a.jpg", 2)]
     store = Store(project / "mpii.h5")
     rows = store.indices("test")
-    model = results.load_model(run / "weights.safetensors")
+    model = results.load_network(run / "weights.safetensors")
     expected = predict(model, Persons(store, rows, torch.device("cpu")), size=64, tta=tta).joints
     for row, joints in zip(rows, expected, strict=True):
         np.testing.assert_allclose(found[store.image[row], store.index[row]], joints, rtol=0, atol=1e-3)

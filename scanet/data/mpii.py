@@ -1,18 +1,15 @@
-"""Readers of MPII Human Pose annotations: the official .mat, Newell's .h5 and the .json of HRNet.
+"""Readers of MPII Human Pose annotations: the official .mat and Newell's .h5.
 
-All three count pixels from 1 (Matlab); the readers subtract 1. The .mat and the .json hold the raw centre and scale,
-the .h5 the adjusted ones; every `Person` is adjusted, once. Sources: the official archive
-http://human-pose.mpi-inf.mpg.de; princeton-vl/pose-hg-train (PHT); bearpaw/pytorch-pose (PP);
-leoxiaobin/deep-high-resolution-net.pytorch.
+Both count pixels from 1 (Matlab); the readers subtract 1. The .mat holds the raw centre and scale, the .h5 the
+adjusted ones; every `Person` is adjusted, once. Sources: the official archive http://human-pose.mpi-inf.mpg.de;
+princeton-vl/pose-hg-train (PHT); bearpaw/pytorch-pose (PP).
 """
 
 import gzip
-import json
 import shutil
 import sys
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from importlib import resources
@@ -218,31 +215,6 @@ def read_h5(path: Path, split: Split) -> list[Person]:
         )
         for i in range(len(scale))
     ]
-
-
-def read_json(path: Path, split: Split) -> list[Person]:
-    """The persons of a file in HRNet's format, which holds no head size (NaN) and no person's number: they are
-    counted within their image. Every annotated joint is visible, for the format does not tell occluded ones.
-
-    Raises:
-        UserError: the file is no JSON or a record lacks something.
-    """
-    persons = []
-    counter: Counter[str] = Counter()
-    try:
-        for record in json.loads(path.read_text(encoding="utf-8")):
-            joints, annotated = np.full((JOINTS, 2), np.nan), np.zeros(JOINTS, bool)
-            if "joints" in record:  # a test set has none
-                annotated = np.array(record["joints_vis"], float).reshape(JOINTS) > 0
-                joints[annotated] = np.array(record["joints"], float).reshape(JOINTS, 2)[annotated] - 1.0
-            x, y = record["center"]
-            center, scale = _adjust(float(x), float(y), float(record["scale"]))
-            image = record["image"]
-            persons.append(Person(image, counter[image], split, center, scale, joints, annotated, np.nan))
-            counter[image] += 1
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as annotations in HRNet's format ({error!r}): replace it.") from error
-    return persons
 
 
 def _adjust(x: float, y: float, scale: float) -> tuple[tuple[float, float], float]:
