@@ -13,6 +13,8 @@ from PIL import Image
 from scanet.files import whole_file
 from scanet.results import named_in
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 #: Of a JPEG in a page, from 1 to 95.
 QUALITY = 85
 
@@ -22,9 +24,10 @@ def publish(executed: Path, page: Path, title: str) -> None:
 
     The page notes the keys of the runs that it shows: the book's build compares them with the runs' own. What a cell
     prints is one box, and progress is left out. Photographs in figures become JPEGs, which makes the page a fifth as
-    long.
+    long. Widgets are left out: they need a kernel, would be a blank, and would load scripts from other machines.
     """
     notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = joined(cell.outputs)
@@ -39,11 +42,12 @@ def publish(executed: Path, page: Path, title: str) -> None:
 
 
 def joined(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
-    """A cell's outputs without what it wrote to stderr, and with neighbouring pieces of text as one."""
+    """A cell's outputs without widgets and what it wrote to stderr, and with neighbouring pieces of text as one."""
     found: list[NotebookNode] = []
     for output in outputs:
         if output.output_type != "stream":
-            found.append(output)
+            if WIDGET not in output.get("data", {}):
+                found.append(output)
         elif output.name == "stdout":
             if found and found[-1].output_type == "stream":
                 found[-1].text += output.text

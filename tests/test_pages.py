@@ -29,21 +29,29 @@ def checks() -> SimpleNamespace:
     return module
 
 
-def test_widgets_are_left_out_of_a_page(checks: SimpleNamespace) -> None:
-    """With their state in a notebook, a page would load scripts from the network."""
+def test_widgets_are_left_out_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their state in a notebook, a page would load scripts from the network. A run that only a widget offers is
+    none of those that the page shows.
+    """
+    monkeypatch.setenv("SCANET_HOME", str(tmp_path))
+    record = tmp_path / "experiments/results/tiny/ablation/SSA-s0/run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"key": "a" * 16}), encoding="utf-8")
     widget = nbformat.v4.new_output(
         "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "0"}, "text/plain": "VBox()"}
     )
     text = nbformat.v4.new_output("stream", text="kept")
+    state = {"0": {"options": "tiny/ablation/SSA-s0"}}
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell("words"), nbformat.v4.new_code_cell("panel", outputs=[widget, text])],
-        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {"0": {}}}}},
+        cells=[nbformat.v4.new_markdown_cell("# Words"), nbformat.v4.new_code_cell("panel", outputs=[widget, text])],
+        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": state}}},
     )
-    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda _: "runs/quick/explore.ipynb"))
-    source = [nbformat.writes(notebook)]
-    checks.drop_widgets(app, "runs/quick/explore", source)
-    assert "widget" not in source[0]
-    page = json.loads(source[0])
+    nbformat.write(notebook, tmp_path / "out.ipynb")
+    publish(tmp_path / "out.ipynb", tmp_path / "page.ipynb", "{}")
+    written = (tmp_path / "page.ipynb").read_text(encoding="utf-8")
+    assert "widget" not in written
+    page = json.loads(written)
+    assert page["metadata"]["scanet"] == {"runs": {}}
     assert ["".join(output["text"]) for output in page["cells"][1]["outputs"]] == ["kept"]
     assert "".join(page["cells"][1]["source"]) == "panel"
 

@@ -322,7 +322,7 @@ def test_predictions_of_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.h5: preds of shape \(16, 2, 2\) fits in several ways \(N, 16, 2\)"):
         read_predictions(path)
     for name in ("scored", "flat", "one"):
-        with pytest.raises(UserError, match=rf"{name} of shape .* does not fit .*name another variable with key"):
+        with pytest.raises(UserError, match=rf"{name} of shape .* does not fit .*name another variable with --key"):
             read_predictions(path, name)
     with pytest.raises(UserError, match="not numbers"):
         read_predictions(path, "text")

@@ -11,8 +11,6 @@ from sphinx.errors import ExtensionError
 #: The start of a line that describes fields: "center: ..." or "zoom (N,), offset (N, 2): ...".
 FIELDS = re.compile(r"((?:\w+(?: \([^)]*\))?, )*\w+(?: \([^)]*\))?): (?=\S)")
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
-
 
 def refuse_failed(app: Sphinx, docname: str, source: list[str]) -> None:
     """Without this, the page of a notebook that failed shows the error, and the build succeeds."""
@@ -39,18 +37,6 @@ def refuse_stale(app: Sphinx, docname: str, source: list[str]) -> None:
                 f"book/{docname}.ipynb shows {name}, which {what}: delete that page and make it again, "
                 f"snakemake --cores 2 --config preset={preset} -- book/{docname}.ipynb"
             )
-
-
-def drop_widgets(app: Sphinx, docname: str, source: list[str]) -> None:
-    """A widget needs a kernel. On a page it would be a blank, and would load scripts from other machines."""
-    if not app.env.doc2path(docname).endswith(".ipynb"):
-        return
-    notebook = json.loads(source[0])
-    notebook["metadata"].pop("widgets", None)
-    for cell in notebook["cells"]:
-        if "outputs" in cell:
-            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
-    source[0] = json.dumps(notebook)
 
 
 def list_fields(_app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
@@ -86,7 +72,6 @@ def drop_thebe(_app: Sphinx, _pagename: str, _templatename: str, context: dict[s
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", refuse_failed)
     app.connect("source-read", refuse_stale)
-    app.connect("source-read", drop_widgets)
     app.connect("autodoc-process-docstring", list_fields, priority=400)  # before napoleon
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
