@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from scanet.files import UserError
 
-Attention = Literal["none", "sharper", "soft"]
+Attention = Literal["none", "sharper", "soft", "rescaled", "stretched"]
 DatasetName = Literal["synthetic", "lspet", "mpii"]
 Target = Literal["subpixel", "floor"]
 Tta = Literal["none", "flip", "six-scale"]
@@ -51,6 +51,8 @@ ROWS: Mapping[str, Row] = types.MappingProxyType(
         "BDMP+SCA": Row(title="MSFI+BDMP+SCA", bdmp=True, sacwa=True, attention="sharper"),
         "ALL": Row(title="MSFI+ALL", bdmp=True, sacwa=True, attention="sharper", hard_mining=True),
         "soft": Row(title="MSFI+soft", place="Fig. 4", attention="soft"),
+        "rescaled": Row(title="MSFI+rescaled", place="a control", attention="rescaled"),
+        "stretched": Row(title="MSFI+stretched", place="a control", attention="stretched"),
     }
 )
 

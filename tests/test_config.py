@@ -108,6 +108,8 @@ def test_rows_of_the_paper() -> None:
         "BDMP+SCA": (True, True, True, "sharper", False),
         "ALL": (True, True, True, "sharper", True),
         "soft": (True, False, False, "soft", False),
+        "rescaled": (True, False, False, "rescaled", False),
+        "stretched": (True, False, False, "stretched", False),
     }
 
 

@@ -218,6 +218,7 @@ INTERMEDIATES = {
     "SSA": "integrated logits probability attention", "SCA": "integrated gate logits probability attention",
     "BDMP+SCA": "integrated gate logits probability attention",
     "ALL": "integrated gate logits probability attention", "soft": "integrated logits attention",
+    "rescaled": "integrated logits attention", "stretched": "integrated logits attention",
 }  # fmt: skip
 
 

@@ -285,6 +285,22 @@ def test_attended_features_are_the_input_times_the_map(kind: Attention) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["rescaled", "stretched"])
+def test_controls_lie_between_soft_and_sharper_attention(kind: Attention) -> None:
+    """Rescaled: the soft map with a mean of 1. Stretched: sharper attention at tau = 1 without noise."""
+    control, x = module(kind), torch.randn(2, 6, 8, 8)
+    attended, found = control(x)
+    torch.testing.assert_close(attended, x * found["attention"])
+    if kind == "rescaled":
+        torch.testing.assert_close(found["attention"], 64 * module("soft")(x)[1]["attention"])
+        torch.testing.assert_close(found["attention"].mean(dim=(1, 2, 3)), torch.ones(2))
+    else:
+        torch.testing.assert_close(found["attention"], module("sharper")(x)[1]["attention"], rtol=0, atol=2e-6)
+        assert torch.equal(found["attention"].amax(dim=(1, 2, 3)), torch.ones(2))
+    assert torch.equal(control(x, torch.randn(2, 1, 8, 8))[0], attended)  # it knows no noise
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ["sharper", "soft"])
 def test_maps_are_in_fp32_under_autocast(kind: Attention) -> None:
     ssa, x = module(kind), torch.randn(2, 6, 8, 8)

@@ -72,7 +72,10 @@ def gumbel_difference(shape: Sequence[int], generator: torch.Generator) -> Tenso
 
 
 class SpatialAttention(nn.Module):
-    """SSA (`kind` "sharper") or the soft attention of Fig. 4 (`kind` "soft").
+    """SSA (`kind` "sharper") or the soft attention of Fig. 4 (`kind` "soft"), or one of two between them, as controls.
+
+    "rescaled" is the soft map times its number of cells, so that its values are near 1 and no longer near 0.
+    "stretched" is Eq. (5) alone, without the sampling of Eq. (6)-(9).
 
     The attended feature is the input times the map and goes straight into the next convolution: a normalisation
     or a `skip` between them would undo the effect on gradients that §2.3 describes. test_map: what SSA does without
@@ -97,12 +100,18 @@ class SpatialAttention(nn.Module):
         if self.kind == "soft":
             attention = soft_attention(logits)
             maps = {"logits": logits, "attention": attention}
+        elif self.kind == "rescaled":
+            attention = soft_attention(logits) * logits[0].numel()
+            maps = {"logits": logits, "attention": attention}
+        elif self.kind == "stretched":
+            attention = normalise(logits)
+            maps = {"logits": logits, "attention": attention}
         elif self.kind == "sharper":
             probability = normalise(logits)
             averaged = self.test_map == "mean" and noise is None and not self.training
             attention = mean_map(probability, self.tau) if averaged else sharpen(probability, self.tau, noise)
             maps = {"logits": logits, "probability": probability, "attention": attention}
         else:
-            raise ValueError(f"SpatialAttention knows sharper and soft attention, not {self.kind!r}")
+            raise ValueError(f"SpatialAttention knows sharper, soft, rescaled and stretched, not {self.kind!r}")
         attended = x * attention.to(x.dtype)
         return (x + attended if self.skip else attended), maps
