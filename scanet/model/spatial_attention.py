@@ -72,7 +72,7 @@ def gumbel_difference(shape: Sequence[int], generator: torch.Generator) -> Tenso
 
 
 class SpatialAttention(nn.Module):
-    """SSA (`kind` "sharper") or the soft attention of Fig. 4 (`kind` "soft"), or one of two between them, as controls.
+    """SSA (`kind` "sharper"), the soft attention of Fig. 4 (`kind` "soft"), or one of two controls between them.
 
     "rescaled" is the soft map times its number of cells, so that its values are near 1 and no longer near 0.
     "stretched" is Eq. (5) alone, without the sampling of Eq. (6)-(9).
