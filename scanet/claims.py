@@ -3,17 +3,19 @@
 A claim (experiments/paper.yaml) says of a quantity that it lies in a range: a difference above 0, a quotient from 10
 to 100. The one rule for the verdict, from the quantity's interval on one preset:
 
-reproduced: the whole interval lies in the claim's range.
-not reproduced: the whole interval lies outside the range, or the paper prints a value and the interval excludes it; a
-    difference of PCKh has its printed value on MPII alone.
+reproduced: the whole interval lies in the claim's range. The size of a difference that the paper prints counts too,
+    on MPII alone: the interval must not lie below it.
+by construction: the same, where our own definitions leave no other outcome: no evidence for the paper.
+not reproduced: the whole interval lies outside the range; or, on MPII, it reaches out of the range and lies below the
+    printed difference.
 inconclusive: neither, or there is one seed only.
 needs MPII: only MPII can tell, and no MPII run is there.
 context: it is about other authors' numbers.
 missing: a run that the preset's report has to have (experiments/report.yaml) is not there.
 not measured: no preset's report has measured it.
 
-Intervals of Table 2's comparisons are widened by Holm's correction for their number; what is counted exactly, such as
-parameters, needs no seeds.
+Intervals of the differences under the topic `CORRECTED` are widened by Holm's correction for their number; what is
+counted exactly, such as parameters, needs no seeds.
 """
 
 import math
@@ -34,11 +36,13 @@ from scanet.tables import PRINTED, number, paper
 
 KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
 VERDICTS = (
-    "reproduced", "not reproduced", "inconclusive", "missing", "not measured", "needs MPII", "context",
+    "reproduced", "not reproduced", "inconclusive", "by construction", "missing", "not measured", "needs MPII",
+    "context",
 )  # fmt: skip
 MPII_PRESET = "paper"
+CORRECTED = "Table 2"  # the topic whose differences share one error rate
 COLUMNS = (
-    "topic", "id", "kind", "statement", "place", "paper",
+    "topic", "id", "kind", "statement", "because", "place", "paper",
     "preset", "value", "low", "high", "level", "seeds", "verdict", "runs",
 )  # fmt: skip
 
@@ -48,7 +52,7 @@ class Claim:
     """A statement of the paper about a quantity.
 
     value: what the paper prints, None if nothing. low, high: the range of the quantity if the statement is true.
-    measure: how the quantity is measured, as in paper.yaml.
+    measure: how the quantity is measured, as in paper.yaml. because: why nothing else could have come out, or empty.
     """
 
     topic: str
@@ -60,11 +64,12 @@ class Claim:
     low: float
     high: float
     measure: Mapping[str, Any]
+    because: str = ""
 
     @classmethod
     def read(cls, entry: Mapping[str, Any], topic: str = "") -> "Claim":
         """From an entry of paper.yaml. Raises UserError for one that is not complete."""
-        own = ("id", "statement", "place", "kind", "value", "range", "tolerance")
+        own = ("id", "statement", "place", "kind", "value", "range", "tolerance", "because")
         lacking = [name for name in own[:4] if name not in entry]
         if lacking or entry["kind"] not in KINDS:
             raise UserError(
@@ -87,6 +92,7 @@ class Claim:
             low=-math.inf if low is None else low,
             high=math.inf if high is None else high,
             measure={name: of for name, of in entry.items() if name not in own},
+            because=entry.get("because", ""),
         )
 
     @property
@@ -112,11 +118,12 @@ def verdict(claim: Claim, low: float, high: float, seeds: int) -> str:
     """The module's rule, for an interval from `low` to `high` (NaN for none) that comes from so many seeds."""
     if (seeds < 2 and not claim.exact) or math.isnan(low):
         return "inconclusive"
-    if claim.low < low and high < claim.high:
-        return "reproduced"
+    inside = claim.low < low and high < claim.high
     outside = high < claim.low or low > claim.high
-    excluded = claim.value is not None and not low <= claim.value <= high
-    return "not reproduced" if outside or excluded else "inconclusive"
+    smaller = claim.kind == "difference" and claim.value is not None and high < claim.value
+    if inside and not smaller:
+        return "by construction" if claim.because else "reproduced"
+    return "not reproduced" if outside or (smaller and not inside) else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -198,6 +205,11 @@ def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate 
     measure: columns, plus, minus and ratio as in paper.yaml. A quotient is estimated by its logarithm: the value is
     then that logarithm.
     """
+    added = [name for name in measure["columns"] if not name.startswith("-")]
+    taken = [name[1:] for name in measure["columns"] if name.startswith("-")]
+    for name in (*added, *taken):
+        if name not in lines.columns:
+            raise UserError(f"{lines['run'].iloc[0]} has no column {name!r}: delete its folder and measure it again")
     values, used = [], set()
     for _, of_seed in lines.groupby("seed"):
         terms = [(sign, _cell(of_seed, cell)) for sign in ("plus", "minus") for cell in measure.get(sign, [])]
@@ -205,7 +217,7 @@ def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate 
             continue
         value = 0.0
         for sign, cell in terms:
-            column = cell[measure["columns"]].sum(axis=1, skipna=False)
+            column = cell[added].sum(axis=1, skipna=False) - cell[taken].sum(axis=1, skipna=False)
             amount = np.log(column) if measure.get("ratio") else column
             value += amount.mean() if sign == "plus" else -amount.mean()
             used |= set(cell["run"])
@@ -234,19 +246,17 @@ def _parameters(network: Mapping[str, Any]) -> int:
     return cost.parameters(Network(row=ROWS[network["row"]], stacks=network["stacks"]))
 
 
-def in_table2(claim: Claim) -> bool:
-    """Whether it compares two rows of Table 2: these share Holm's correction."""
-    return claim.kind == "difference" and all(
-        ROWS[claim.measure[name]].place == "Table 2" for name in ("row", "over")
-    )
+def corrected(claim: Claim) -> bool:
+    """Whether it is one of the differences that share Holm's correction."""
+    return claim.kind == "difference" and claim.topic == CORRECTED
 
 
 def levels(stated: Sequence[Claim], found: Mapping[str, Estimate]) -> dict[str, float]:
-    """For each claim with an estimate on one preset, the level of its interval: Holm's for Table 2's comparisons."""
+    """For each claim with an estimate on one preset, the level of its interval: Holm's where `corrected`."""
     compared = {
         claim.id: found[claim.id].interval
         for claim in stated
-        if claim.id in found and in_table2(claim) and found[claim.id].seeds > 1
+        if claim.id in found and corrected(claim) and found[claim.id].seeds > 1
     }
     return dict.fromkeys(found, LEVEL) | holm(compared)
 
@@ -273,6 +283,7 @@ def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame
                 lines[claim.id].append({"preset": name, **line, "runs": answers[claim.id][1]})
     rows = [
         {"topic": claim.topic, "id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place}
+        | {"because": claim.because}
         | {"paper": claim.printed}
         | line
         for claim in stated
@@ -343,7 +354,7 @@ def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
     """The ledger's comparisons of Table 2, the paper's and ours, for `scanet.figures.differences`."""
     points: dict[tuple[str, str], dict[str, float]] = {}
     for claim in claims():
-        if in_table2(claim) and claim.value is not None:
+        if corrected(claim) and claim.value is not None:
             name = f"{claim.measure['row']} − {claim.measure['over']}"
             points[name, PRINTED] = {"value": claim.value}
             for line in lines[(lines["id"] == claim.id) & lines["value"].notna()].itertuples():

@@ -10,6 +10,8 @@ from torch import Tensor
 
 Maps = Float[Tensor, "b h w"]
 Each = Float[Tensor, "b"]
+Joints = Float[Tensor, "b j 2"]
+Visible = Bool[Tensor, "b j"]
 
 NEAR = 0.01  #: A value below it is near 0, above 1 less it near 1.
 
@@ -63,14 +65,13 @@ def roughness(maps: Maps) -> Each:
 def low(maps: Maps) -> Each:
     """The share of values near 0.
 
-    For "attention values of the unrelated background approach 0" and "avoids excessively small numeric values"
-    (§2.3).
+    For "avoids excessively small numeric values" (§2.3).
     """
     return (maps < NEAR).float().mean(dim=(1, 2))
 
 
 def high(maps: Maps) -> Each:
-    """The share of values near 1. For "attention values within the interesting region approach 1" (§2.3)."""
+    """The share of values near 1."""
     return (maps > 1 - NEAR).float().mean(dim=(1, 2))
 
 
@@ -79,7 +80,7 @@ def extent(maps: Maps) -> Each:
     return (maps >= maps.amax(dim=(1, 2), keepdim=True) / 2).float().mean(dim=(1, 2))
 
 
-def coverage(maps: Maps, joints: Float[Tensor, "b j 2"], visible: Bool[Tensor, "b j"]) -> Each:
+def coverage(maps: Maps, joints: Joints, visible: Visible) -> Each:
     """The share of visible joints in cells whose value is at least half of the map's highest.
 
     For "covers more regions of the whole body", where soft attention "concentrates on the separate body parts"
@@ -89,9 +90,39 @@ def coverage(maps: Maps, joints: Float[Tensor, "b j 2"], visible: Bool[Tensor, "
         joints: edge coordinates in cells.
         visible: those to count. Joints outside the map do not count; NaN for a person of whom none is left.
     """
+    values, inside = _values_at(maps, joints, visible)
+    attended = values >= maps.amax(dim=(1, 2))[:, None] / 2
+    return (attended & inside).sum(dim=1) / inside.sum(dim=1)
+
+
+def at_joints(maps: Maps, joints: Joints, visible: Visible) -> Each:
+    """The mean value in the cells of the visible joints. For "attention values within the interesting region approach
+    1" (§2.3). Arguments as for `coverage`.
+    """
+    values, inside = _values_at(maps, joints, visible)
+    return (values * inside).sum(dim=1) / inside.sum(dim=1)
+
+
+def background(maps: Maps, joints: Joints, visible: Visible) -> Each:
+    """The mean value of the cells outside the box of the visible joints, widened by a tenth of the map at each side.
+
+    For "attention values of the unrelated background approach 0" (§2.3). Arguments as for `coverage`; NaN where the
+    box fills the map or no joint is visible.
+    """
+    size = torch.tensor(maps.shape[:0:-1], device=maps.device)
+    far = torch.inf * torch.ones_like(joints)
+    low = torch.where(visible[..., None], joints, far).amin(dim=1)[:, None, None] - size / 10
+    high = torch.where(visible[..., None], joints, -far).amax(dim=1)[:, None, None] + size / 10
+    down, right = (torch.arange(n, device=maps.device) + 0.5 for n in maps.shape[1:])
+    centres = torch.stack(torch.meshgrid(right, down, indexing="xy"), dim=2)
+    beside = ((centres < low) | (centres > high)).any(dim=3) & visible.any(dim=1)[:, None, None]
+    return (maps * beside).sum(dim=(1, 2)) / beside.sum(dim=(1, 2))
+
+
+def _values_at(maps: Maps, joints: Joints, visible: Visible) -> tuple[Float[Tensor, "b j"], Visible]:
+    """The value in each joint's cell, and whether the joint is visible and inside the map; if not, some value."""
     height, width = maps.shape[1:]
     inside = visible & (joints >= 0).all(dim=2) & (joints[..., 0] < width) & (joints[..., 1] < height)
     cells = torch.where(inside[..., None], joints, 0.0).long()
     person = torch.arange(len(maps), device=maps.device)[:, None]
-    attended = maps[person, cells[..., 1], cells[..., 0]] >= maps.amax(dim=(1, 2))[:, None] / 2
-    return (attended & inside).sum(dim=1) / inside.sum(dim=1)
+    return maps[person, cells[..., 1], cells[..., 0]], inside

@@ -18,6 +18,8 @@ from scanet.files import UserError, home, results_folder
 from scanet.results import Measurement
 from scanet.runs import Run
 
+MAPS = 2  #: Version of the measures of maps: see `measure_or_load`.
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -127,7 +129,7 @@ def measure_attention(run: Run, dials: temperature.Dials) -> Measured:
         table = _measure_maps(run, dials, taus=[run.settings.tau], noises=[False])
         return table.drop(columns=["tau", "noise"]).assign(module=run.settings.module)
 
-    return measure_or_load(run.settings, "attention", dials, measure, sources=[run], store=run.store)
+    return measure_or_load(run.settings, "attention", dials, measure, sources=[run], store=run.store, version=MAPS)
 
 
 def measure_temperature(settings: Settings, runs: Sequence[Run], dials: temperature.Dials) -> Measured:
@@ -141,7 +143,7 @@ def measure_temperature(settings: Settings, runs: Sequence[Run], dials: temperat
         tables = [_measure_maps(run, dials, taus=taus).assign(trained_tau=run.settings.tau) for run in runs]
         return pd.concat(tables, ignore_index=True)
 
-    return measure_or_load(settings, "temperature", dials, measure, sources=runs, store=runs[0].store)
+    return measure_or_load(settings, "temperature", dials, measure, sources=runs, store=runs[0].store, version=MAPS)
 
 
 def _measure_maps(run: Run, dials: temperature.Dials, **choice: Any) -> pd.DataFrame:

@@ -198,8 +198,9 @@ def simulate(
     joints: int = 14,
     resamples: int = RESAMPLES,
     generator: np.random.Generator,
+    level: float = LEVEL,
 ) -> Coverage:
-    """Draw pairs of rows whose true difference is known, and count what their intervals say.
+    """Draw pairs of rows whose true difference is known, and count what their intervals of one level say.
 
     Every hit has the probability of its joint (80 to 95 %), plus the row's and the run's shift, exactly. What
     decides a joint is drawn once for all runs, once for each row or anew in each run (half, a quarter, a quarter of
@@ -218,7 +219,7 @@ def simulate(
         luck[:, :, whole] = luck[:, :, whole, :1]
         hits = (luck < chance + shift[..., None, None].astype(np.float32) / 100) & annotated
         estimate = pckh(hits[0].astype(np.int8) - hits[1], annotated, resamples)
-        value[k], half[k] = estimate.value, estimate.half_width()
+        value[k], half[k] = estimate.value, estimate.half_width(level)
     covered = np.abs(value - truth) <= half
     return Coverage(
         seed_spread=seed_spread,

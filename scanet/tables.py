@@ -349,7 +349,10 @@ def _group(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
             ours += " <small>one seed</small>"
         cells = [line.preset, ours, verdict(line.verdict), _links(line.runs, page)]
         if k == 0:
-            cells = [html.escape(line.statement), line.place, line.paper, *cells]
+            because = (
+                f"<small>Nothing else can come out here: {html.escape(line.because)}.</small>" if line.because else ""
+            )
+            cells = [html.escape(line.statement) + because, line.place, line.paper, *cells]
         names = LEDGER[-len(cells) :]
         span = f' rowspan="{len(lines)}"' if k == 0 and len(lines) > 1 else ""
         tags = [

@@ -28,6 +28,8 @@ NOISE = {False: "noise-free", True: "one draw"}
 MEASURES = (
     maps.sharpness, maps.contrast, maps.irregularity, maps.roughness, maps.low, maps.high, maps.extent,
 )  # fmt: skip
+#: Measures of a map and of where the joints are.
+MEASURES_OF_PERSONS = (maps.coverage, maps.at_joints, maps.background)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def measure(
     """The network's maps and its PCKh at each temperature, without noise and with one draw of it a person.
 
     The draws are the same at every temperature. One row for each of tau, noise (bool) and stack (from 1), with pckh
-    (of the whole network: plain mean, percent, one forward pass), coverage, and `MEASURES` by their names; means over
-    the persons.
+    (of the whole network: plain mean, percent, one forward pass), and all measures by their names; means over the
+    persons.
 
     Args:
         model: a row with attention.
@@ -89,9 +91,9 @@ def measure(
             for stack, out in enumerate(outs, start=1):
                 attention = out["attention"][:, 0].float()
                 values = [each(attention) for each in MEASURES]
-                values.append(maps.coverage(attention, truth / 4, visible[here]))
+                values += [each(attention, truth / 4, visible[here]) for each in MEASURES_OF_PERSONS]
                 found.setdefault((tau, noisy, stack), []).append(torch.stack(values, dim=1).cpu().numpy())
-    names = [each.__name__ for each in MEASURES] + ["coverage"]
+    names = [each.__name__ for each in (*MEASURES, *MEASURES_OF_PERSONS)]
     lines = []
     for (tau, noisy, stack), parts in found.items():
         means = np.nanmean(np.concatenate(parts), axis=0)

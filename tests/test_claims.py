@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -59,7 +60,7 @@ def test_table2_fits_a_plain_mean_and_the_differences_of_the_text() -> None:
     assert (round(min(neck), 2), round(max(neck), 2)) == (97.84, 98.15)
     mean = {name: row["Mean"] for name, row in rows.items()} | tables.paper()["means"]
     stated = [claim for claim in claims.claims() if claim.kind in ("difference", "mean") and claim.value is not None]
-    assert len(stated) == 19
+    assert len(stated) == 21
     for claim in stated:
         row, over = claim.measure["row"], claim.measure.get("over")
         assert claim.value == pytest.approx(mean[row] - (mean[over] if over else 0)), claim.id
@@ -207,13 +208,19 @@ def claim(low: float = 0, high: float = math.inf, value: float | None = None, ki
         (claim(value=0.3), (2.0, 4.0), 3, "reproduced"),  # larger than the paper's, in its direction
         (claim(value=0.3), (-0.1, 0.9), 3, "inconclusive"),
         (claim(value=0.3), (-0.9, -0.1), 3, "not reproduced"),  # excludes the sign
-        (claim(value=0.3), (-0.9, 0.2), 3, "not reproduced"),  # excludes the value
+        (claim(value=0.3), (-0.9, 0.2), 3, "not reproduced"),  # holds 0, excludes the value
+        (claim(value=0.3), (0.1, 0.2), 3, "inconclusive"),  # its sign, and less of it
         (claim(), (-0.9, 0.2), 3, "inconclusive"),  # there is no value to exclude
         (claim(), (0.0, 0.2), 3, "inconclusive"),  # does not exclude 0
         (claim(value=0.3), (0.1, 0.9), 1, "inconclusive"),  # one seed
         (claim(), (math.nan, math.nan), 3, "inconclusive"),
         (claim(-math.inf, 0), (-2, -1), 3, "reproduced"),
         (claim(10, 100), (12, 80), 3, "reproduced"),
+        (claim(87.6, 88.6, 88.1, "mean"), (87.7, 88.0), 3, "reproduced"),
+        (claim(87.6, 88.6, 88.1, "mean"), (87.5, 88.0), 3, "inconclusive"),
+        (claim(87.6, 88.6, 88.1, "mean"), (87.0, 87.5), 3, "not reproduced"),
+        (replace(claim(10, 100), because="by definition"), (12, 80), 3, "by construction"),
+        (replace(claim(10, 100), because="by definition"), (2, 80), 3, "inconclusive"),
         (claim(10, 100), (2, 80), 3, "inconclusive"),
         (claim(10, 100), (2, 8), 3, "not reproduced"),
         (claim(15.5, 15.7, 15.6, "parameters"), (15.58, 15.58), 0, "reproduced"),
@@ -314,7 +321,7 @@ def test_a_deleted_record_is_missing_and_an_edited_one_moves_the_interval(
     assert (gone["verdict"], gone["runs"]) == ("missing", ["quick/ablation/SSA-s1"])
     assert math.isnan(gone["value"])
     assert line("bdmp-msfi")["verdict"] == "not measured"  # nobody owes it
-    with pytest.raises(UserError, match=r"the report lacks quick/ablation/SSA-s1, which makes 4 verdicts “missing”"):
+    with pytest.raises(UserError, match=r"the report lacks quick/ablation/SSA-s1, which makes 6 verdicts “missing”"):
         claims.check(ledger(), claims.held())
 
 
@@ -367,7 +374,7 @@ def test_measurements_are_read_by_their_cells(book: Path) -> None:
                     "noise": module == "SSA",
                     "norm": norm * (1 + stack),
                 }
-                for epoch in (0, 1)
+                for epoch in (1, 2)
                 for stack in (0, 1)
                 for module, norm in (("SSA", factor), ("soft", 1.0), ("MSFI", 0.5))
             ]
@@ -387,7 +394,7 @@ def test_measurements_are_read_by_their_cells(book: Path) -> None:
 def test_temperature_and_stress_claims(book: Path) -> None:
     sweep = [
         {"trained_tau": trained, "tau": tau, "noise": noise, "stack": 0, "pckh": 70 - 5 * (trained < 1),
-         "sharpness": 1 / (1 + tau), "irregularity": 1 / (1 + tau), "coverage": 0.5}
+         "sharpness": 1 / (1 + tau), "irregularity": 1 / (1 + tau), "roughness": 1 / (1 + tau)}
         for trained in (0.5, 1.0)
         for tau in (0.01, 0.1, 0.5, 1.0, 10.0, 100.0)
         for noise in (True, False)
@@ -401,21 +408,32 @@ def test_temperature_and_stress_claims(book: Path) -> None:
     for seed in (0, 1):
         shift = 0.001 * seed
         table = pd.DataFrame(sweep)
-        table[["sharpness", "irregularity", "pckh"]] += shift * (table[["tau"]].to_numpy() < 1)
+        table[["sharpness", "irregularity", "roughness", "pckh"]] += shift * (table[["tau"]].to_numpy() < 1)
         measure(book, "temperature", seed, table)
         measure(book, "stress", seed, pd.DataFrame(stress).assign(pckh=lambda f, k=seed: f["pckh"] + k * f["value"]))
-    assert line("tau-small-sharper")["verdict"] == "reproduced"
-    assert line("tau-uniform")["verdict"] == "reproduced"
-    assert line("tau-one-hot")["verdict"] == "reproduced"
+    assert line("tau-small-sharper")["verdict"] == "by construction"
+    assert line("tau-uniform")["verdict"] == "by construction"
+    assert line("tau-one-hot")["verdict"] == "by construction"
     assert line("tau-large-smoother")["verdict"] == "reproduced"
     assert line("tau-large-irregular")["verdict"] == "not reproduced"
     assert line("tau-unstable")["value"] == pytest.approx(-5, abs=0.01)
     assert line("scale-msfi")["value"] == pytest.approx(5)
     assert line("clutter-ssa")["value"] == pytest.approx(-1)
     assert line("scale-sacwa")["verdict"] == "not measured"  # no line of SACWA
-    wrong = {"columns": ["norm"], "plus": [{"taus": 1}]}
+    wrong = {"columns": ["pckh"], "plus": [{"taus": 1}]}
     with pytest.raises(UserError, match="no column 'taus' is measured: choose from trained_tau, tau"):
         claims.measured(wrong, pd.DataFrame(sweep).assign(seed=0, run=""))
+    older = {"columns": ["pckh", "-norm"], "plus": [{"tau": 1}]}
+    with pytest.raises(UserError, match=r"^a run has no column 'norm': delete its folder and measure it again$"):
+        claims.measured(older, pd.DataFrame(sweep).assign(seed=0, run="a run"))
+
+
+def test_a_column_after_a_minus_sign_is_taken_off() -> None:
+    columns = {"seed": 0, "run": "r", "module": ["a", "a", "b"], "x": [1.0, 3.0, 7.0], "y": [0.5, 0.5, 4.0]}
+    measure = {"columns": ["x", "-y"], "plus": [{"module": "b"}], "minus": [{"module": "a"}]}
+    estimate, _ = claims.measured(measure, pd.DataFrame(columns))
+    assert estimate is not None
+    assert estimate.value == pytest.approx((7 - 4) - (2 - 0.5))
 
 
 def test_a_measurement_that_the_report_owes_is_missing(book: Path) -> None:
@@ -433,7 +451,8 @@ def test_every_entry_has_a_verdict_and_a_line_on_the_page() -> None:
     assert list(found["topic"].unique()) == list(tables.paper()["claims"])
     assert set(found["verdict"]) <= set(claims.VERDICTS)
     verdicts = found.set_index("id")["verdict"]
-    assert verdicts["parameters"] == verdicts["parameters-hourglass"] == verdicts["fewer-parameters"] == "reproduced"
+    assert verdicts["parameters"] == verdicts["fewer-parameters"] == "by construction"
+    assert verdicts["parameters-hourglass"] == "reproduced"
     assert verdicts["mean-ssa"] == verdicts["test-mean"] == "needs MPII"
     assert verdicts["others"] == "context"
     shown = tables.ledger(found, claims.page)

@@ -75,3 +75,18 @@ def test_temperature_moves_them_as_eq_9_says() -> None:
     assert maps.sharpness(small).item() > 0.98
     assert maps.sharpness(large).item() < 0.05
     assert maps.irregularity(large).item() < 0.02 < maps.irregularity(small).item()
+
+
+def test_values_at_the_joints_and_beside_the_person() -> None:
+    """A map of 0.9 in columns 3 to 5 and 0.1 elsewhere, and a person whose widened box is from 2.4 to 6.3 across."""
+    found = torch.full((1, 8, 8), 0.1)
+    found[:, :, 3:6] = 0.9
+    joints = torch.tensor([[[3.5, 0.9], [5.5, 7.1], [3.2, 3.0], [1.0, 1.0]]])
+    visible = torch.tensor([[True, True, True, False]])
+    assert maps.at_joints(found, joints, visible).item() == pytest.approx(0.9)
+    assert maps.background(found, joints, visible).item() == pytest.approx(0.1)
+    everyone = torch.ones(1, 4, dtype=torch.bool)
+    assert maps.at_joints(found, joints, everyone).item() == pytest.approx((3 * 0.9 + 0.1) / 4)
+    narrow = torch.tensor([[[4.5, 1.0], [4.5, 7.0]]])  # columns 3.7 to 5.3: two of the three stand outside
+    assert maps.background(found, narrow, everyone[:, :2]).item() == pytest.approx((2 * 0.9 + 5 * 0.1) / 7)
+    assert maps.background(found, joints, ~everyone).isnan().all()
