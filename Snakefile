@@ -14,10 +14,10 @@ seeds = range(int(config.get("seeds", 1)))
 if preset not in PRESETS:
     raise WorkflowError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
 
-# Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) and the controls where there is time. The synthetic preset, whose runs are
-# short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the paper leaves open; on
-# photographs two rows are trained three times as long with one seed. Whatever a report leaves out can be asked for by
-# its page's name.
+# Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) and the controls where there is time. The synthetic preset,
+# whose runs are short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the paper leaves
+# open; on photographs two rows are trained three times as long with one seed. Whatever a report leaves out can be asked
+# for by its page's name.
 TABLE2 = [name for name, row in ROWS.items() if row.place in ("Table 2", "ours")]  # and rows of one's own
 LATER = ["SCA", *(name for name, row in ROWS.items() if row.place == "a control")]
 REPORT = [*TABLE2, "soft", *(LATER if preset != "quick" else [])]
