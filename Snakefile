@@ -9,10 +9,14 @@ from pathlib import Path
 from scanet.config import EPHEMERAL, PRESETS, ROWS
 from scanet.pages import publish
 
-preset = config.get("preset", "quick")
-seeds = range(int(config.get("seeds", 1)))
+preset, number = config.get("preset", "quick"), config.get("seeds", 1)
+if unknown := [name for name in config if name not in ("preset", "seeds")]:
+    raise WorkflowError(f"--config {unknown[0]} is unknown: allowed are preset and seeds")
 if preset not in PRESETS:
     raise WorkflowError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
+if type(number) is not int or number < 1:
+    raise WorkflowError(f"seeds is {number!r}: allowed is their number, from 1 on")
+seeds = range(number)
 
 # Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) and the controls where there is time. The synthetic preset,
 # whose runs are short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the paper leaves
@@ -65,6 +69,7 @@ wildcard_constraints:
     notebook="|".join(NOTEBOOKS),
     row="|".join(re.escape(row) for row in ROWS),
     at=r"(-(tau|epochs)=[\d.]+)?",
+    on=r"(-train_on=train\+valid)?",
 
 
 localrules:
@@ -114,17 +119,19 @@ rule final:  # asked for by its page's name: it takes longer than all of Table 2
         sources=checked(SOURCES),
         data=checked(DATA),
     output:
-        "book/runs/{preset}/final-s{seed}.ipynb",
+        "book/runs/{preset}/final-s{seed}{on}.ipynb",
     log:
-        notebook="book/_build/logs/{preset}/final-s{seed}.ipynb",
+        notebook="book/_build/logs/{preset}/final-s{seed}{on}.ipynb",
     resources:
         gpu=1,
     run:
+        other = wildcards.on.removeprefix("-").replace("=", " ")
         shell(
             "papermill {input.notebook} {log.notebook} --no-progress-bar"
-            " -p preset {wildcards.preset} -p seed {wildcards.seed} < /dev/null"
+            f" -p preset {{wildcards.preset}} -p seed {{wildcards.seed}} {'-p ' * bool(other)}{other} < /dev/null"
         )
-        publish(Path(log.notebook), Path(output[0]), f"The final model on {wildcards.preset}, seed {wildcards.seed}")
+        title = f"The final model on {wildcards.preset}, {other + ', ' * bool(other)}seed {wildcards.seed}"
+        publish(Path(log.notebook), Path(output[0]), title)
 
 
 def pages_of(wildcards):

@@ -223,8 +223,10 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
 
 
 def _box(values: Any) -> Box:
-    x, y, w, h = values
-    return float(x), float(y), float(w), float(h)
+    x, y, w, h = (float(value) for value in values)
+    if max(w, h) <= 1:
+        raise ValueError(f"the box {values} is of a pixel or less")
+    return x, y, w, h
 
 
 def as_dict(poses: Sequence[Pose], photo: Photo, skeleton: Skeleton) -> dict[str, Any]:
@@ -295,7 +297,10 @@ def predict_photos(
     names = Counter(path.stem for path in photos)
     double = [name for name, count in names.items() if count > 1]
     if double:
-        raise UserError(f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls")
+        raise UserError(
+            f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls, each with another "
+            "--output"
+        )
     failed = 0
     for path in photos:
         try:

@@ -52,6 +52,8 @@ def prepare(
         on_read(reading)
     if reading.warning:
         print(f"warning: {reading.warning}", file=sys.stderr)
+    if dataset == "mpii" and (absent := mpii.check_photographs(reading)):
+        print(f"warning: {absent}", file=sys.stderr)
     report = fill(path, reading.persons, reading.images, dataset=dataset, resolution=resolution, progress=progress)
     for image, reason in report.skipped:
         print(f"skipped {image}: {reason}", file=sys.stderr)

@@ -306,7 +306,9 @@ def official(tmp_path: Path) -> Path:
 def test_official_folder(official: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The reading is shown before the photographs, here missing, are cut."""
     shown: list[Reading] = []
-    with pytest.raises(UserError, match="photographs cannot be read"):
+    with pytest.raises(
+        UserError, match=r"images lacks 2,729 of the validation photographs, 000025245\.jpg among them"
+    ):
         prepare("mpii", official, official / "s.h5", 64, progress=False, on_read=shown.append)
     (reading,) = shown
     assert reading.counts == {"train": 4, "valid": 2958, "test": 2}
@@ -429,6 +431,18 @@ def test_archive_without_photographs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"it holds no \.jpg"):
         mpii.read_folder(tmp_path)
     assert not (tmp_path / "images").exists()
+
+
+def test_missing_test_photographs_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+
+    def warning(*images: str) -> str:
+        nobody = np.full((16, 2), np.nan), np.zeros(16, bool), np.nan
+        persons = [Person(name, 0, "test", (1.0, 1.0), 1.0, *nobody) for name in images]
+        return mpii.check_photographs(Reading(persons, tmp_path, []))
+
+    assert warning("a.jpg", "a.jpg") == ""
+    assert "lacks 2 test photographs, b.jpg among them: a submission needs all" in warning("c.jpg", "a.jpg", "b.jpg")
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind" * 20, b'{"a": 1}', b"[1]"])

@@ -184,11 +184,22 @@ def test_boxes_without_a_part_in_the_picture_are_refused(
         predictor(Photo(picture(), 90, 60), [box])
 
 
+#: A box in parts of the picture, as some detectors give them.
+PARTS = '{"a.jpg": [[0.1, 0.1, 0.5, 0.5]]}'
+
+
 def test_json_of_boxes(tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps({"a.jpg": [[1, 2, 3, 4.5]], "b.jpg": []}))
     assert read_boxes(path) == {"a.jpg": [(1.0, 2.0, 3.0, 4.5)], "b.jpg": []}
-    for wrong in ('{"a.jpg": [[1, 2, 3]]}', '{"a.jpg": [1, 2, 3, 4]}', "[]", "no json", '{"a": [["x", 2, 3, 4]]}'):
+    for wrong in (
+        '{"a.jpg": [[1, 2, 3]]}',
+        '{"a.jpg": [1, 2, 3, 4]}',
+        "[]",
+        "no json",
+        '{"a": [["x", 2, 3, 4]]}',
+        PARTS,
+    ):
         path.write_text(wrong)
         with pytest.raises(UserError, match=r"boxes\.json is no json of boxes .*: give \{\"photo"):
             read_boxes(path)

@@ -81,6 +81,29 @@ def read_folder(folder: Path) -> Reading:
     return reading
 
 
+def check_photographs(reading: Reading) -> str:
+    """A warning if test photographs are missing, empty if none is.
+
+    Raises:
+        UserError: validation photographs are missing: a rate over fewer persons than the list has is not the one that
+            others state.
+    """
+    known = {path.name for path in reading.images.iterdir()}
+    absent = {
+        split: sorted({p.image for p in reading.persons if p.split == split} - known) for split in ("valid", "test")
+    }
+    if names := absent["valid"]:
+        raise UserError(
+            f"{reading.images} lacks {len(names):,} of the validation photographs, {names[0]} among them: "
+            f"{_GET_IMAGES} and unpack all of it."
+        )
+    if names := absent["test"]:
+        return (
+            f"{reading.images} lacks {len(names):,} test photographs, {names[0]} among them: a submission needs all."
+        )
+    return ""
+
+
 def _check_validation(
     persons: Sequence[Person], skipped: Sequence[Skipped], listed: Set[tuple[str, int]], whose: str, mat: str,
     remedy: str,
