@@ -298,8 +298,8 @@ def predict_photos(
     double = [name for name, count in names.items() if count > 1]
     if double:
         raise UserError(
-            f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls, each with another "
-            "--output"
+            f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls, "
+            "each with another --output"
         )
     failed = 0
     for path in photos:

@@ -442,7 +442,7 @@ def test_missing_test_photographs_are_warned_of(tmp_path: Path) -> None:
         return mpii.check_photographs(Reading(persons, tmp_path, []))
 
     assert warning("a.jpg", "a.jpg") == ""
-    assert "lacks 2 test photographs, b.jpg among them: a submission needs all" in warning("c.jpg", "a.jpg", "b.jpg")
+    assert "lacks 2 test photographs, b.jpg among them: submissions need all" in warning("c.jpg", "a.jpg", "b.jpg")
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind" * 20, b'{"a": 1}', b"[1]"])

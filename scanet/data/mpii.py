@@ -89,18 +89,14 @@ def check_photographs(reading: Reading) -> str:
             others state.
     """
     known = {path.name for path in reading.images.iterdir()}
-    absent = {
-        split: sorted({p.image for p in reading.persons if p.split == split} - known) for split in ("valid", "test")
-    }
-    if names := absent["valid"]:
+    absent = {person.image: person.split for person in reading.persons if person.image not in known}
+    if names := sorted(name for name, split in absent.items() if split == "valid"):
         raise UserError(
             f"{reading.images} lacks {len(names):,} of the validation photographs, {names[0]} among them: "
             f"{_GET_IMAGES} and unpack all of it."
         )
-    if names := absent["test"]:
-        return (
-            f"{reading.images} lacks {len(names):,} test photographs, {names[0]} among them: a submission needs all."
-        )
+    if names := sorted(name for name, split in absent.items() if split == "test"):
+        return f"{reading.images} lacks {len(names):,} test photographs, {names[0]} among them: submissions need all."
     return ""
 
 
