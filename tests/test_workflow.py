@@ -1,0 +1,52 @@
+"""The Snakefile, in dry runs: what it would do, and what it refuses."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def dry_run(*config: str, wanted: str = "book") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--config", *config, "--", wanted]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def jobs(*config: str, wanted: str = "book") -> dict[str, int]:
+    """How many jobs of each rule a call would run."""
+    done = dry_run(*config, wanted=wanted)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = re.search(r"Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", done.stdout + done.stderr)
+    assert table is not None, done.stdout
+    found = {name: int(count) for name, count in (line.split() for line in table[1].splitlines())}
+    assert found.pop("total") == sum(found.values())
+    return found
+
+
+def test_the_kept_report_on_drawn_people_is_complete() -> None:
+    """Nothing but the book is left to make, so that a clone's first build trains nothing of it."""
+    assert jobs("preset=synthetic", "seeds=3") == {"book": 1}
+
+
+def test_a_grid_has_a_run_for_each_row_and_seed() -> None:
+    assert jobs("preset=paper", "seeds=2") == {"book": 1, "run": 24, "notebook": 7}
+
+
+def test_the_model_for_a_submission_can_be_asked_for() -> None:
+    assert jobs("preset=paper", wanted="book/runs/paper/final-s0-train_on=train+valid.ipynb") == {"final": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("prest=paper", "--config prest is unknown: allowed are preset and seeds"),
+        ("seeds=three", "seeds is 'three': allowed is their number, from 1 on"),
+    ],
+)
+def test_what_the_workflow_refuses(config: str, sentence: str) -> None:
+    done = dry_run(config)
+    assert done.returncode == 1
+    assert sentence in done.stdout + done.stderr
