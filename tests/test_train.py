@@ -14,7 +14,7 @@ from torch import Tensor
 import scanet.train
 from scanet.config import Settings, resolve
 from scanet.data.heatmaps import draw_targets
-from scanet.data.loader import Batch, Persons, free_memory
+from scanet.data.loader import Batch, Persons
 from scanet.data.person import Person
 from scanet.data.store import Store, fill
 from scanet.data.transforms import Augmentation, draw_augmentation
@@ -424,15 +424,6 @@ def test_colours_are_those_that_were_drawn(store: Store, draw: Augmentation) -> 
     torch.testing.assert_close(coloured.images, expected)
     assert (coloured.images - uncoloured.images).abs().max() > 0.01
     assert torch.equal(coloured.heatmaps, uncoloured.heatmaps)
-
-
-def test_free_memory_has_a_size_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object, **__: object) -> None:
-        raise FileNotFoundError
-
-    assert free_memory(CPU) > 2**20
-    monkeypatch.setattr("pathlib.Path.read_text", unknown)
-    assert free_memory(CPU) == 4 * 2**30
 
 
 def test_linear_schedule_reaches_zero_and_resumes(

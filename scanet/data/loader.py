@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from scanet.config import Settings
 from scanet.data import transforms
 from scanet.data.heatmaps import draw_targets
 from scanet.data.store import Store
+from scanet.device import free_memory
 
 MEMORY_SHARE = 0.4  # of the device's free memory that stored squares may take
 PART = 512  # persons that are read at once into the device's memory
@@ -126,14 +126,3 @@ class Persons(Squares):
 def fits(persons: int, canvas: int, device: torch.device) -> bool:
     """Whether the device's memory has room for so many stored squares, `canvas` pixels a side."""
     return persons * 3 * canvas**2 < MEMORY_SHARE * free_memory(device)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that the device has free; on the CPU what the operating system calls available."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not on this operating system
-        return 4 * 2**30
