@@ -372,6 +372,18 @@ def test_a_person_looks_the_same_in_any_batch(store: Store, draw: Augmentation) 
         torch.testing.assert_close(batch.heatmaps, one.heatmaps[batch.index])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's queue")
+def test_a_batch_does_not_wait_for_the_gpu(store: Store, draw: Augmentation) -> None:
+    people = Persons(store, store.indices("train"), torch.device("cuda"))
+    found = people.training_batches(tiny(), torch.arange(TRAINING).view(-1, 4), draw)
+    next(found)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert next(found).images.shape == (4, 3, 64, 64)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def subcell_peak(heatmap: Tensor, sigma: float) -> Tensor:
     """(x, y) of a Gaussian from the cells around its highest one: exact, unlike `decode`."""
     y, x = divmod(int(heatmap.argmax()), heatmap.shape[1])
@@ -386,7 +398,7 @@ def test_targets_lie_on_what_the_images_show(store: Store, draw: Augmentation) -
     (batch,) = batches(store, settings, torch.arange(TRAINING), draw)
     assert batch.images.shape == (TRAINING, 3, 64, 64)
     assert batch.heatmaps.shape == (TRAINING, 16, 16, 16)
-    assert (batch.images.min(), batch.images.max()) >= (-0.5, 0.0)
+    assert -0.5 <= batch.images.min() < 0 < batch.images.max() <= 0.5
     cells = torch.arange(64) + 0.5
     for number in range(TRAINING):
         pair = (RIGHT, LEFT) if not draw.flip[number] else (LEFT, RIGHT)
@@ -407,7 +419,7 @@ def test_without_augmentation_a_batch_is_what_testing_sees(store: Store) -> None
     settings = tiny(batch_size=4)
     people = Persons(store, store.indices("train"), CPU)
     for batch in people.training_batches(settings, torch.arange(TRAINING).view(-1, 4), still):
-        squares = list(torch.from_numpy(store.crops(batch.index.numpy())))
+        squares = torch.from_numpy(store.crops(batch.index.numpy()))
         torch.testing.assert_close(batch.images, people.images(squares, batch.index, 64)[0])
         rows = batch.index.numpy()
         placed = (store.joints[rows] - store.center[rows, None]) / 100 * 16 + 8  # by hand: 16 cells on 100 pixels
