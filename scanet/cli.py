@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,8 +181,11 @@ def train(
 
 
 def _pair(given: str) -> tuple[str, Any]:
-    """The name and the value of NAME=VALUE, the value as YAML reads it: a number, true, false, text."""
+    """The name and the value of NAME=VALUE: a number as Python reads it, else as YAML does: true, false, text."""
     name, equals, value = given.partition("=")
+    for number in (int, float):  # YAML takes 1e-4 for text
+        with suppress(ValueError):
+            return name, number(value)
     try:
         if equals:
             return name, yaml.safe_load(value)

@@ -39,6 +39,16 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("2.5E-7", 2.5e-7), ("3", 3), ("0.5", 0.5), ("true", True), ("floor", "floor"), ("", None)],
+)
+def test_values_of_settings_are_read_as_they_are_written(text: str, value: object) -> None:
+    """As `learning_rate` is printed where a run advises another one."""
+    assert cli._pair(f"name={text}") == ("name", value)
+    assert type(cli._pair(f"name={text}")[1]) is type(value)
+
+
 def test_compare_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """And, of the records that come with the repository, the difference with its interval."""
     assert call(monkeypatch, "compare", "SSA", "MSFI", "--preset", "paper") == 1  # in the tests' own empty folder
