@@ -1,5 +1,6 @@
 """Training on a few persons: it learns, it can be killed, and its batches show what their targets say."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scanet.train
+from scanet import processes
 from scanet.config import Settings, resolve
 from scanet.data.heatmaps import draw_targets
 from scanet.data.loader import Batch, Persons
@@ -186,6 +189,22 @@ def test_checkpoint_holds_tensors_and_the_history_alone(store: Store, tmp_path: 
     assert {name for name in tensors if name.startswith("optimizer.")} == {"optimizer.step", "optimizer.square_avg"}
 
 
+def test_another_number_of_processes_does_not_go_on(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batch statistics would be others. A checkpoint that does not say how many wrote it is believed."""
+    run(tiny(epochs=1), store, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "count", lambda: 2)
+        with pytest.raises(
+            UserError, match=r"safetensors is of a run by 1 processes, and this is one by 2, .* start 1,"
+        ):
+            run(tiny(), store, tmp_path)
+    save_file(load_file(path), path, metadata={"history": safetensors(path)[0]["history"]})
+    assert [row["epoch"] for row in run(tiny(epochs=2), store, tmp_path)[1]] == [1, 2]
+
+
 def test_one_vector_holds_all_parameters_and_trains_them_as_each_would_be() -> None:
     """A step of RMSprop in double precision: about 1e-2. What is left are roundings of gradients that are 0."""
     settings = tiny("ALL", stacks=2)
@@ -317,6 +336,16 @@ def test_a_loss_that_is_no_number_names_the_learning_rate(store: Store, tmp_path
 def test_synchronised_statistics_are_for_gpus(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="sync_batch_norm is for GPUs, and this is a cpu: leave it out"):
         run(tiny(sync_batch_norm=True), store, tmp_path)
+
+
+def test_without_validation_persons_nothing_starts(store: Store, tmp_path: Path) -> None:
+    only = copy.copy(store)
+    only.indices = lambda split: store.indices(split) if split == "train" else np.arange(0)
+    with pytest.raises(
+        UserError, match="there are 0 validation persons, and each process needs one, of 1: give more"
+    ):
+        run(tiny(), only, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fewer_persons_than_a_batch(store: Store, tmp_path: Path) -> None:
