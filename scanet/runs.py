@@ -74,7 +74,8 @@ def run_or_load(
         if store is not None and store.fingerprint != record.run["data"]["fingerprint"]:
             store = None  # its rows are other persons
     elif record is None or notice:
-        assert store is not None  # only a record can do without one
+        if store is None:  # only a record can do without one: say what is the matter with it
+            store = stores.open_store(settings, progress=progress)
         if notice and processes.rank() == 0:
             print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
         notice = ""
@@ -188,6 +189,7 @@ def _train(
         },
         "metrics": {tta: scores(found, store, rows).as_dict() for tta, found in predictions.items()},
         "device": where,
+        "processes": processes.count(),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
         "peak_memory": peak_memory(device),
