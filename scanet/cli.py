@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,8 +181,11 @@ def train(
 
 
 def _pair(given: str) -> tuple[str, Any]:
-    """The name and the value of NAME=VALUE, the value as YAML reads it: a number, true, false, text."""
+    """The name and the value of NAME=VALUE: a number as Python reads it, else as YAML does: true, false, text."""
     name, equals, value = given.partition("=")
+    for number in (int, float):  # YAML takes 1e-4 for text
+        with suppress(ValueError):
+            return name, number(value)
     try:
         if equals:
             return name, yaml.safe_load(value)
@@ -198,6 +202,7 @@ def plan(
     stacks: Annotated[int | None, typer.Option(help="Default: the preset's, 4 for the final model.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
     data: Annotated[str | None, typer.Option(help="A store; default: the preset's, else drawn persons.")] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a few steps of a run on this machine and say what the whole of it needs: hours, memory, disk.
@@ -210,8 +215,9 @@ def plan(
     if final and module is not None:
         raise UserError(f"--final has a row of its own: leave out --module {module}")
     stacks = stacks or (FINAL_STACKS if final else None)
-    settings = resolve(module=module or "SSA", preset=preset, stacks=stacks, epochs=epochs, data=data)
-    found = runs.plan(final_stages(settings) if final else [settings])
+    options = {"module": module or "SSA", "preset": preset, "stacks": stacks, "epochs": epochs, "data": data}
+    settings = resolve(**options | dict(map(_pair, given or [])))
+    found = runs.plan(final_stages(settings) if final else [refuse_unused(settings)])
     print(json.dumps(found.as_dict(), indent=2) if as_json else found)
 
 

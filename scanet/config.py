@@ -118,7 +118,8 @@ class Settings:
     shared_messages: bool = False  # one H and one G for all levels of Eq. (1) and (2)
     upsampling: Upsampling = "nearest"  # of F22 .. F24
     # Standard deviation of the heat-map convolutions' initial weights (paper silent). None: PyTorch's default, which
-    # is Torch7's; HR takes 0.001, and a run of a few thousand images gains much from it.
+    # is Torch7's; HR takes 0.001, and a run of a few thousand images gains much from it. `resolve` takes
+    # "default" for None, since there a parameter that is None is one that was not given.
     heatmap_std: float | None = None
     # Recipe
     epochs: int = 250  # paper silent: PN's script
@@ -346,6 +347,8 @@ _MULTIPLES: Mapping[str, int] = types.MappingProxyType({"input_size": 64, "chann
 
 
 def _checked(name: str, value: Any, type_: Any) -> Any:
+    if name == "heatmap_std" and value == "default":
+        return None
     options = [t for t in typing.get_args(type_) if t is not type(None)]
     if typing.get_origin(type_) is Literal:
         if value not in typing.get_args(type_):
@@ -357,7 +360,8 @@ def _checked(name: str, value: Any, type_: Any) -> Any:
     if type(value) is not wanted:
         kind = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}[wanted]
         low_high = " from {} to {}".format(*_RANGES[name]) if name in _RANGES else ""
-        raise UserError(f"{name} is {value!r}: allowed is {kind}{low_high}")
+        own = ", or 'default'" if name == "heatmap_std" else ""
+        raise UserError(f"{name} is {value!r}: allowed is {kind}{low_high}{own}")
     if name in _RANGES:
         low, high = _RANGES[name]
         if not low <= value <= high:

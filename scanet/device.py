@@ -6,6 +6,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import torch
 
@@ -53,11 +54,30 @@ def peak_memory(device: torch.device) -> int:
     return peak * (1 if sys.platform == "darwin" else 1024)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device has free; on the CPU what the operating system calls available."""
+    if device.type == "cuda":  # what PyTorch's allocator keeps of an earlier run is not the driver's, and is free
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not on this operating system
+        return 4 * 2**30
+
+
 def memory(device: torch.device) -> int:
-    """Bytes that a run may hope for: what CUDA has free, else all that the machine has."""
+    """Bytes that a run may hope for: what CUDA has free, else all that the machine has.
+
+    What the machine has free would be too little: `keep_freed_memory` keeps an earlier run's.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return free_memory(device)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+#: What libraries say in a RuntimeError: oneDNN, CUDA, and cuBLAS and cuDNN.
+_FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 @contextmanager
@@ -66,8 +86,8 @@ def within_memory(device: torch.device, remedy: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not full:
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not full and not any(words in str(error) for words in _FULL):
             raise
         raise UserError(f"the memory of {describe(device)} is full: {remedy}") from error
 

@@ -3,18 +3,21 @@
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 
-from scanet import processes
+from scanet import cost, processes
 from scanet.config import Settings, Tta
 from scanet.data import mpii, synthetic
 from scanet.data.loader import Persons, fits
 from scanet.data.store import Store, fill
-from scanet.device import describe, peak_memory, pick_device
+from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
+from scanet.files import UserError
 from scanet.inference import predict
 from scanet.train import Progress, begin, train_epoch
 
@@ -100,6 +103,9 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
 
     store: their data, for its counts and a few of its persons; None where it is not at hand: then drawn persons stand
     in, and the counts are the published ones.
+
+    Raises:
+        UserError: the memory does not suffice.
     """
     settings, device = stages[-1], pick_device()
     with tempfile.TemporaryDirectory() as folder:
@@ -107,32 +113,31 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         persons = {s: len(store.indices(s)) for s in ("train", "valid", "test")} if store else _published(settings)
         persons |= {split: min(persons[split], settings.limit or persons[split]) for split in ("train", "valid")}
         learning = persons["train"] + (persons["valid"] if settings.train_on == "train+valid" else 0)
-        cached = fits(learning, 2 * settings.resolution, device)
-        run = begin(settings, len(sample.skeleton.joints), device)
-        rows = sample.indices("train")
+        squares = kept_squares(settings, learning, persons["valid"], device)
+        joints, rows = len(sample.skeleton.joints), sample.indices("train")
 
         def some(count: int) -> Persons:
-            return Persons(sample, np.resize(rows, count), device, cached=cached)
+            return Persons(sample, np.resize(rows, count), device, cached=squares > 0)
 
         def speed(steps: int) -> float:
             with Progress(settings, 0, 0, show=False) as bar:
                 return train_epoch(run, some(steps * settings.batch_size), settings, 1, bar)["images_per_second"]
-
-        speed(1)  # the first step prepares much
-        steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))
-        images_per_second = speed(processes.gather(steps)[0])  # every process has to take as many
 
         def testing(count: int, tta: Tta) -> float:
             tested, start = some(count), time.perf_counter()
             predict(run.model, tested, size=settings.input_size, tta=tta)
             return (time.perf_counter() - start) / count
 
-        testing(2, "none")  # as the first step
-        count = int(np.clip(1 / testing(2, "none"), 2, 32))  # of one pass, a second or a batch
-        times = {tta: testing(count, tta) for tta in get_args(Tta)}
+        with enough_memory(settings, joints, squares, device):
+            run = begin(settings, joints, device)
+            speed(1)  # the first step prepares much
+            steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))
+            images_per_second = speed(processes.gather(steps)[0])  # every process has to take as many
+            testing(2, "none")  # as the first step
+            count = int(np.clip(1 / testing(2, "none"), 2, 32))  # of one pass, a second or a batch
+            times = {tta: testing(count, tta) for tta in get_args(Tta)}
         weights = sum(values.nbytes for values in run.model.state_dict().values())
-    canvas = (2 * settings.resolution) ** 2
-    guess = round(sum(persons.values()) * canvas * BYTES[settings.dataset])
+    guess = round(sum(persons.values()) * (2 * settings.resolution) ** 2 * BYTES[settings.dataset])
     return Plan(
         preset=settings.preset,
         network=f"{settings.stacks} stacks, {settings.channels} channels, "
@@ -153,10 +158,49 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         ),
         images_per_second=images_per_second,
         seconds_per_person=times,
-        memory=peak_memory(device) + cached * (learning + persons["valid"]) * 3 * canvas,
-        cached=cached,
+        memory=peak_memory(device) + squares,
+        cached=squares > 0,
         disk={"store": store.path.stat().st_size if store else guess, "checkpoint": 2 * weights, "record": weights},
     )
+
+
+def kept_squares(settings: Settings, learning: int, held_out: int, device: torch.device) -> int:
+    """Bytes of the stored squares that training keeps in the device's memory: of all its persons, or none."""
+    side = 2 * settings.resolution
+    return (learning + held_out) * 3 * side**2 if fits(learning, side, device) else 0
+
+
+#: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces.
+ACTIVATIONS_SHARE = 0.7
+
+
+def enough_memory(
+    settings: Settings, joints: int, squares: int, device: torch.device
+) -> AbstractContextManager[None]:
+    """Around training: where the memory turns out to be full, a sentence proposes half the batch.
+
+    joints: of the skeleton. squares: bytes, `kept_squares`.
+
+    Raises:
+        UserError: at once, if the batch cannot fit: the counted bytes that its backward pass needs are more than the
+            device has.
+    """
+    network = settings.network(joints)
+    each = cost.activations(network, settings.input_size, bf16=fast_bf16(device))
+    held = 16 * cost.parameters(network) + squares  # weights, gradients, mean squares, one more for the update
+    share, has = settings.batch_size // processes.count(), memory(device)
+
+    def give(fitting: int) -> str:
+        """fitting: of one process's share of the batch, which has two images at least."""
+        smaller = f"a batch_size of {fitting * processes.count()} or less"
+        return "give " + (smaller if fitting >= 2 else "a smaller input_size or fewer channels")
+
+    if held + share * each > has:
+        raise UserError(
+            f"a batch of {share} needs {(held + share * each) / 2**20:,.0f} MiB and {describe(device)} has "
+            f"{has / 2**20:,.0f}: {give(int(ACTIVATIONS_SHARE * (has - held) / each))}"
+        )
+    return within_memory(device, give(share // 2))
 
 
 def _published(settings: Settings) -> dict[str, int]:

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from scanet.config import EPHEMERAL, PRESETS, RECIPE, ROWS, Network, Row, Settings, resolve
+from scanet.config import EPHEMERAL, PRESETS, RECIPE, ROWS, Network, Row, Settings
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
@@ -81,12 +81,20 @@ def _follows_code(preset: str, module: str) -> bool:
     return preset in EPHEMERAL or ROWS[module].place == "ours"
 
 
+def _sources(package: Path) -> dict[str, str]:
+    """The text of every module that decides what a training gives."""
+    paths = [*sorted(package.glob("model/*.py")), *(package / name for name in TRAINING)]
+    return {str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in paths}
+
+
+#: Of the code that runs: a file that is edited afterwards is not what this process has imported.
+_SOURCES = _sources(Path(__file__).parent)
+
+
 @cache
 def training_code(module: str) -> str:
     """16 hex digits of the code behind a row's training: comments, docstrings and layout do not count."""
-    package = Path(__file__).parent
-    paths = [*sorted(package.glob("model/*.py")), *(package / name for name in TRAINING)]
-    code = {str(path.relative_to(package)): _statements(path.read_text(encoding="utf-8")) for path in paths}
+    code = {name: _statements(source) for name, source in _SOURCES.items()}
     defaults = {f.name: f.default for f in fields(Row)}
     row = {name: value for name, value in asdict(ROWS[module]).items() if value != defaults[name]}
     return digest(code=code, row={name: value for name, value in row.items() if name not in ("title", "place")})
@@ -133,10 +141,13 @@ class Record:
         return self.settings.get("train_on", "train") == "train"
 
     @property
-    def network(self) -> Network:
+    def made_with(self) -> Settings:
         """Settings that are younger than the record had the effect of their defaults."""
-        known = {f.name: self.settings[f.name] for f in fields(Settings) if f.name in self.settings}
-        return Settings(**known).network(self.run["network"]["joints"])
+        return Settings(**{f.name: self.settings[f.name] for f in fields(Settings) if f.name in self.settings})
+
+    @property
+    def network(self) -> Network:
+        return self.made_with.network(self.run["network"]["joints"])
 
     @property
     def skeleton(self) -> Skeleton:
@@ -388,8 +399,8 @@ def one_preset(records: Sequence[Record]) -> str:
 
 def _changed_since(record: Record) -> dict[str, Any]:
     """The settings in which a record's preset was another one when it was made, with their values then."""
-    now = resolve(**record.settings).overrides(record.folder.parent.name)
-    return {name: value for name, value in now.items() if name not in record.run["overrides"]}
+    then = record.made_with.overrides(record.folder.parent.name)
+    return {name: value for name, value in then.items() if name not in record.run["overrides"]}
 
 
 def save_model(model: SCANet, path: Path, *, half: bool = False, about: Mapping[str, str] | None = None) -> None:

@@ -15,11 +15,11 @@ from scanet import cost, processes, results, stores
 from scanet.config import EPHEMERAL, RECIPE, Settings, Tta, final_stages
 from scanet.data.loader import Persons
 from scanet.data.store import Store
-from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
+from scanet.device import describe, peak_memory, pick_device
 from scanet.evaluation import pck, predictions_of, scores
 from scanet.files import UserError, home
 from scanet.model import SCANet
-from scanet.plan import Plan, estimate
+from scanet.plan import Plan, enough_memory, estimate, kept_squares
 from scanet.results import Record
 from scanet.skeleton import LSP
 from scanet.train import train, training_rows
@@ -74,7 +74,8 @@ def run_or_load(
         if store is not None and store.fingerprint != record.run["data"]["fingerprint"]:
             store = None  # its rows are other persons
     elif record is None or notice:
-        assert store is not None  # only a record can do without one
+        if store is None:  # only a record can do without one: say what is the matter with it
+            store = stores.open_store(settings, progress=progress)
         if notice and processes.rank() == 0:
             print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
         notice = ""
@@ -160,11 +161,12 @@ def _train(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     initial = start.trained_model() if start is not None else None
-    with within_memory(device, f"give a batch_size of {_fitting_batch(settings, store, device)} or less"):
+    learning, joints = len(training_rows(store, settings)), len(store.skeleton.joints)
+    rows = store.indices("valid")[: settings.limit]
+    with enough_memory(settings, joints, kept_squares(settings, learning, len(rows), device), device):
         model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
     if processes.rank() > 0:
         return
-    rows = store.indices("valid")[: settings.limit]
     persons = Persons(store, rows, device)
     predictions = {tta: predictions_of(model, persons, settings.input_size, tta) for tta in ("none", "flip")}
     run = {
@@ -178,15 +180,16 @@ def _train(
         "data": {
             "dataset": store.dataset,
             "fingerprint": store.fingerprint,
-            "train": len(training_rows(store, settings)),
+            "train": learning,
             "valid": len(rows),
         },
         "network": {
-            "joints": len(store.skeleton.joints),
-            "parameters": cost.parameters(settings.network(len(store.skeleton.joints))),
+            "joints": joints,
+            "parameters": cost.parameters(settings.network(joints)),
         },
         "metrics": {tta: scores(found, store, rows).as_dict() for tta, found in predictions.items()},
         "device": where,
+        "processes": processes.count(),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
         "peak_memory": peak_memory(device),
@@ -205,28 +208,3 @@ def _train(
     }
     results.write(folder, run, history, model, predictions["flip"], columns)
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
-
-
-#: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces.
-ACTIVATIONS_SHARE = 0.7
-
-
-def _fitting_batch(settings: Settings, store: Store, device: torch.device) -> int:
-    """A batch size that fits into the device's memory, by the counted bytes that the backward pass needs.
-
-    Raises:
-        UserError: the settings' own batch cannot fit, as it needs more than all the memory for that alone.
-    """
-    network = settings.network(len(store.skeleton.joints))
-    each = cost.activations(network, settings.input_size, bf16=fast_bf16(device))
-    held = 16 * cost.parameters(network)  # weights, gradients, mean squares, one more for the update
-    room = memory(device) - held
-    fitting = int(ACTIVATIONS_SHARE * room / each) * processes.count()
-    share = settings.batch_size // processes.count()
-    if share * each > room:
-        remedy = f"a batch_size of {fitting} or less" if fitting >= 2 else "a smaller input_size or fewer channels"
-        raise UserError(
-            f"a batch of {share} needs {(share * each + held) / 2**20:,.0f} MiB and {describe(device)} has "
-            f"{memory(device) / 2**20:,.0f}: give {remedy}"
-        )
-    return max(2, fitting)

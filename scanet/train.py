@@ -1,7 +1,8 @@
 """The training loop: RMSprop, three drops of the rate, validation each epoch, a checkpoint each epoch.
 
 Every epoch draws its randomness from (seed, epoch) alone, so a run that was killed and goes on from its last
-checkpoint ends with the same weights and the same history as one that was not.
+checkpoint ends with the same weights and the same history as one that was not: on a CPU to the last bit, on a GPU but
+for the order in which its kernels add, which no two runs share there.
 """
 
 import json
@@ -97,15 +98,24 @@ class Training:
     history: list[Epoch]
 
     def save(self, path: Path) -> None:
-        """One safetensors file: weights, the optimizer's state, the history as its metadata."""
+        """One safetensors file: weights, the optimizer's state; as metadata the history and how many processes."""
         tensors = {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict()["state"][0].items()}
         with whole_file(path) as temporary:
-            save_file(tensors, temporary, metadata={"history": json.dumps(self.history)})
+            about = {"history": json.dumps(self.history), "processes": str(processes.count())}
+            save_file(tensors, temporary, metadata=about)
 
     def load(self, path: Path) -> None:
+        """Raises UserError if another number of processes wrote the file."""
         with safe_open(path, framework="pt") as file:
-            self.history = json.loads(file.metadata()["history"])
+            about = file.metadata()
+            wrote = int(about.get("processes", processes.count()))  # older files do not say
+            if wrote != processes.count():
+                raise UserError(
+                    f"{path} is of a run by {wrote} processes, and this is one by {processes.count()}, which share a "
+                    f"batch otherwise: start {wrote}, or delete it to begin anew"
+                )
+            self.history = json.loads(about["history"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         state = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
@@ -166,9 +176,19 @@ def train(
             f"a batch of {settings.batch_size} cannot be shared by {processes.count()} processes: "
             f"give a batch_size that is a multiple of {processes.count()}"
         )
+    if settings.batch_size == processes.count() and not settings.sync_batch_norm:
+        raise UserError(
+            f"a batch of {settings.batch_size} leaves one person for each of {processes.count()} processes, too few "
+            f"for batch statistics: give a batch_size of {2 * processes.count()} or more"
+        )
+    held_out_rows = store.indices("valid")[: settings.limit]
+    if len(held_out_rows) < processes.count():
+        raise UserError(
+            f"there are {len(held_out_rows)} validation persons, and each process needs one, of {processes.count()}: "
+            "give more data, or start fewer processes"
+        )
     keep_freed_memory()
     people = Persons(store, rows, device)
-    held_out_rows = store.indices("valid")[: settings.limit]
     held_out = Persons(store, held_out_rows[processes.rank() :: processes.count()], device)
     run = begin(settings, len(store.skeleton.joints), device)
     model = run.model

@@ -39,6 +39,16 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("2.5E-7", 2.5e-7), ("3", 3), ("0.5", 0.5), ("true", True), ("floor", "floor"), ("", None)],
+)
+def test_values_of_settings_are_read_as_they_are_written(text: str, value: object) -> None:
+    """As `learning_rate` is printed where a run advises another one."""
+    assert cli._pair(f"name={text}") == ("name", value)
+    assert type(cli._pair(f"name={text}")[1]) is type(value)
+
+
 def test_compare_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """And, of the records that come with the repository, the difference with its interval."""
     assert call(monkeypatch, "compare", "SSA", "MSFI", "--preset", "paper") == 1  # in the tests' own empty folder
@@ -267,27 +277,31 @@ def test_bench_prints_its_tables_and_writes_its_record(
     assert str(path) in printed
 
 
-def test_full_memory_is_a_sentence_with_a_batch_that_fits(
+def test_full_memory_is_a_sentence_with_a_smaller_batch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr("scanet.runs.train", full)
-    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny") == 1
-    message = capsys.readouterr().err.splitlines()[-1]
-    found = re.fullmatch(r"scanet: the memory of cpu.* is full: give a batch_size of (\d+) or less", message)
-    assert found
-    assert int(found[1]) >= 8
+    monkeypatch.setattr("scanet.plan.train_epoch", full)
+    for command in (("train", "Baseline"), ("plan",)):
+        assert call(monkeypatch, *command, "--preset", "tiny") == 1
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert re.fullmatch(r"scanet: the memory of cpu.* is full: give a batch_size of 4 or less", message)
+    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "batch_size=3") == 1
+    assert capsys.readouterr().err.endswith(" is full: give a smaller input_size or fewer channels\n")
 
 
 def test_a_batch_that_cannot_fit_is_refused_before_it_starts(
     at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("scanet.runs.memory", lambda _: 2 * 2**20)
-    assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "epochs=1") == 1
-    assert "a batch of 8 needs" in (refused := capsys.readouterr().err.splitlines()[-1])
-    assert re.search(r"MiB and cpu.* has 2: give (a batch_size of \d or less|a smaller input_size)", refused)
+    monkeypatch.setattr("scanet.plan.memory", lambda _: 2 * 2**20)
+    monkeypatch.setattr("scanet.plan.begin", lambda *_: pytest.fail("started"))
+    for command in (("train", "Baseline", "--set", "epochs=1"), ("plan",)):
+        assert call(monkeypatch, *command, "--preset", "tiny") == 1
+        assert "a batch of 8 needs" in (refused := capsys.readouterr().err.splitlines()[-1])
+        assert re.search(r"MiB and cpu.* has 2: give (a batch_size of \d or less|a smaller input_size)", refused)
     assert not (at_home / "experiments/results").exists()
 
 

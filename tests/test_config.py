@@ -120,6 +120,16 @@ def test_whole_numbers_pass_where_numbers_are_wanted() -> None:
     assert s == resolve(preset="tiny", tau=2.0, learning_rate=1.0, rotation=0.0)
 
 
+def test_pytorch_s_own_first_weights_can_be_asked_for() -> None:
+    """In the presets that set others, where None says that nothing was given."""
+    assert resolve(preset="quick", heatmap_std=None).heatmap_std == 0.001
+    s = resolve(preset="quick", heatmap_std="default")
+    assert s.heatmap_std is None
+    assert s.overrides() == {"heatmap_std": None}
+    assert resolve(preset="paper", heatmap_std="default") == resolve(preset="paper")
+    assert refusal(heatmap_std="x") == "heatmap_std is 'x': allowed is a number from 0.0 to 1.0, or 'default'"
+
+
 # ---- refusals ----
 
 

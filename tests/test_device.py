@@ -5,6 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from scanet.device import free_memory, memory, within_memory
+from scanet.files import UserError
+
+CPU = torch.device("cpu")
 
 RESIDENT = """
 import numpy, sys
@@ -29,3 +35,44 @@ def test_freed_memory_is_kept(mode: str, share: float) -> None:
     """Share of a freed block of 20 MiB that still belongs to the process."""
     found = subprocess.run([sys.executable, "-c", RESIDENT, mode], capture_output=True, text=True, check=True)
     assert float(found.stdout) == pytest.approx(share, abs=0.05)
+
+
+def test_free_memory_has_a_size_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    assert free_memory(CPU) > 2**20
+    monkeypatch.setattr("pathlib.Path.read_text", unknown)
+    assert free_memory(CPU) == 4 * 2**30
+
+
+def test_what_an_earlier_run_has_freed_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA: of 100 bytes others have 20; this process holds 70 and uses 30 of them."""
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (10, 100))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: 70)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda _: 30)
+    assert free_memory(torch.device("cuda")) == memory(torch.device("cuda")) == 50
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=str,
+)
+def test_full_memory_is_told_in_a_sentence(error: Exception) -> None:
+    with pytest.raises(UserError, match=r"^the memory of cpu.* is full: give less$"), within_memory(CPU, "give less"):
+        raise error
+
+
+def test_other_errors_pass_as_they_are() -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError) as seen, within_memory(CPU, "give less"):
+        raise error
+    assert seen.value is error

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from scanet import cli, plan, runs, stores
+from scanet import cli, cost, plan, runs, stores
 from scanet.config import Settings, final_stages, resolve
 from scanet.data.loader import Persons, fits
 from scanet.data.store import Store
+from scanet.device import fast_bf16
 from scanet.files import UserError
 from scanet.plan import Plan, Stage, duration, estimate, size
 
@@ -86,6 +87,24 @@ def test_squares_are_kept_where_told(store: Store) -> None:
     assert not fits(10**9, 160, CPU)
 
 
+def test_a_batch_has_to_fit_beside_the_stored_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the byte: weights in fourfold and a batch of 4; squares of 160 pixels take what is left for it."""
+    settings = paper_like(module="Baseline")
+    network = settings.network(16)
+    each = cost.activations(network, 64, bf16=fast_bf16(CPU))
+    room = 16 * cost.parameters(network) + 4 * each
+    squares = plan.kept_squares(settings, 10, 5, CPU)
+    assert squares == 15 * 3 * 160**2
+    monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", 0.0)
+    assert plan.kept_squares(settings, 10, 5, CPU) == 0
+    for stored in (0, squares):
+        monkeypatch.setattr(plan, "memory", lambda _, has=room + stored: has)
+        with plan.enough_memory(settings, 16, stored, CPU):
+            pass
+        with pytest.raises(UserError, match=r"a batch of 4 needs .*: give a batch_size of 2 or less"):
+            plan.enough_memory(settings, 16, stored + 1, CPU)
+
+
 def test_a_table_in_units_that_can_be_read() -> None:
     made = Plan(
         preset="paper", network="n", device="d", measured_on="m",
@@ -132,12 +151,14 @@ def test_paper_is_planned_before_it_is_trained(
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["scanet", "plan", "--preset", "tiny", "--final", "--epochs", "7", "--json"])
+    options = ["--preset", "tiny", "--final", "--epochs", "7", "--set", "batch_size=4", "--json"]
+    monkeypatch.setattr(sys, "argv", ["scanet", "plan", *options])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
     found = json.loads(capsys.readouterr().out)
     assert [stage["epochs"] for stage in found["stages"]] == [7, 1]
+    assert [stage["steps"] for stage in found["stages"]] == [8, 8]  # 32 persons
     assert found["network"].startswith("4 stacks, 16 channels")
     total = sum(stage["training_seconds"] + stage["validation_seconds"] for stage in found["stages"])
     assert found["hours"] == pytest.approx(total / 3600)

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_recipe import persons, settings
 
 import scanet.train
@@ -16,11 +18,10 @@ from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.files import UserError
 from scanet.losses import heatmap_loss
-from scanet.pckh import PCK
 
 CPU = torch.device("cpu")
 
-#: What each process does: a step in fp32, then what validation says of seven persons.
+#: What each process does: a step in fp32, then the validation of its share of three persons.
 STEP = """
 import sys
 from contextlib import nullcontext
@@ -41,7 +42,6 @@ from scanet.data.store import Store
 folder = Path(sys.argv[1])
 scanet.train.autocast = lambda _: nullcontext()
 processes.join(torch.device("cpu"))
-scanet.train.average_statistics = lambda _: None
 gradients = []
 average = processes.average
 
@@ -55,7 +55,7 @@ processes.average = watched
 chosen = replace(settings("SSA"), epochs=1, batch_size=8)
 store = Store(folder / "store.h5")
 model, history = scanet.train.train(chosen, store, folder / "c.safetensors", torch.device("cpu"), progress=False)
-vector, loss = gradients
+vector, loss, *_ = gradients
 np.savez(folder / f"{processes.rank()}.npz", gradient=vector, loss=loss, pckh=history[0]["pckh"])
 """
 
@@ -63,7 +63,7 @@ np.savez(folder / f"{processes.rank()}.npz", gradient=vector, loss=loss, pckh=hi
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
-    persons(folder)
+    persons(folder, held_out=3, head=60.0)
     return folder
 
 
@@ -83,7 +83,10 @@ def launch(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
 
 
 def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> None:
-    """Loss and gradients to 1e-5, and the same in both; augmentation and noise belong to the sample."""
+    """Loss and gradients to 1e-5, and the same in both; augmentation and noise belong to the sample.
+
+    Statistics are the mean of the halves', and validation counts every person once, though their number is odd.
+    """
     first, second = launch(folder, 2)
     assert sorted(path.name for path in folder.glob("*.safetensors")) == ["c.safetensors"]
     for name in ("gradient", "loss", "pckh"):
@@ -100,38 +103,48 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
     model = scanet.train.build(chosen, 16, CPU)
     vector = scanet.train.flatten(model)
     model.train()
-    losses = []
+    losses, statistics = [], []
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for half, batch in enumerate(people.training_batches(chosen, order.view(2, 4), draw)):
+        model.load_state_dict(before, strict=False)
         heatmaps, _ = model(batch.images, noise[4 * half : 4 * half + 4])
         loss = heatmap_loss(heatmaps, batch.heatmaps)
         (loss / 2).backward()
         losses.append(loss.item())
+        statistics.append({name: buffer.clone() for name, buffer in model.named_buffers()})
     assert float(first["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
     assert vector.grad is not None
     np.testing.assert_allclose(first["gradient"], vector.grad, atol=1e-5 * float(vector.grad.abs().max()))
 
-
-def test_counts_of_all_processes_add_up(folder: Path) -> None:
-    """Every validation person is counted once, though their number is no multiple of the processes'."""
-    store = Store(folder / "store.h5")
-    rows = np.arange(7)
-    random = np.random.default_rng(0)
-    found = store.joints[rows] + random.normal(0, 8, (7, 16, 2))
-    whole = PCK(store.skeleton)
-    whole.update(found, store.joints[rows], store.head_size[rows])
-    parts = []
-    for rank in range(3):
-        part = PCK(store.skeleton)
-        mine = rows[rank::3]
-        part.update(found[mine], store.joints[mine], store.head_size[mine])
-        parts.append(part)
-    assert sum(parts[1:], parts[0]).compute() == whole.compute()
+    saved = {name.removeprefix("model."): values for name, values in load_file(folder / "c.safetensors").items()}
+    for name in before:
+        if name.endswith(("running_mean", "running_var")):
+            mean = torch.stack([each[name] for each in statistics]).mean(dim=0)
+            torch.testing.assert_close(saved[name], mean, rtol=1e-4, atol=1e-6)
+    model.load_state_dict({name: saved[name] for name in model.state_dict()})
+    rows = store.indices("valid")
+    whole, even, odd = (
+        scanet.train.validate(model, Persons(store, part, CPU), chosen) for part in (rows, rows[::2], rows[1::2])
+    )
+    assert float(first["pckh"]) == pytest.approx(whole)
+    assert len({whole, even, odd}) == 3  # neither process's own
 
 
-def test_a_batch_that_cannot_be_shared(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(processes, "count", lambda: 3)
-    with pytest.raises(UserError, match="a batch of 4 cannot be shared by 3 processes: give a batch_size"):
-        scanet.train.train(settings("SSA"), Store(folder / "store.h5"), tmp_path / "c", CPU, progress=False)
+@pytest.mark.parametrize(
+    ("count", "batch_size", "message"),
+    [
+        (3, 4, "a batch of 4 cannot be shared by 3 processes: give a batch_size"),
+        (4, 4, "a batch of 4 leaves one person for each of 4 processes, .*: give a batch_size of 8 or more"),
+        (4, 8, "there are 3 validation persons, and each process needs one, of 4: give more data"),
+    ],
+)
+def test_what_cannot_be_shared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int, batch_size: int, message: str
+) -> None:
+    monkeypatch.setattr(processes, "count", lambda: count)
+    chosen = replace(settings("SSA"), batch_size=batch_size)
+    with pytest.raises(UserError, match=message):
+        scanet.train.train(chosen, Store(folder / "store.h5"), tmp_path / "c", CPU, progress=False)
 
 
 def test_one_process_is_number_0_of_1() -> None:

@@ -52,16 +52,16 @@ def settings(module: str) -> Settings:
     return resolve(**{"preset": "tiny", "epochs": 3, "batch_size": 4, "learning_rate": 1e-4, **changes})
 
 
-def persons(folder: Path) -> Store:
-    """Noise from a fixed generator, in PNG files, which decode to the same pixels everywhere."""
+def persons(folder: Path, held_out: int = 2, head: float = 15.0) -> Store:
+    """Noise from a fixed generator, in PNG files, which decode to the same pixels everywhere. head: pixels."""
     random = np.random.RandomState(0)  # its stream never changes
     found = []
-    for number in range(10):
+    for number in range(8 + held_out):
         pixels = random.randint(0, 256, (24, 24, 3)).astype(np.uint8)
         Image.fromarray(pixels).resize((120, 120), Image.Resampling.NEAREST).save(folder / f"{number}.png")
         joints = random.uniform(20, 100, (16, 2))
         split = "train" if number < 8 else "valid"
-        found.append(Person(f"{number}.png", 0, split, (60.0, 60.0), 0.5, joints, np.ones(16, bool), 15.0))
+        found.append(Person(f"{number}.png", 0, split, (60.0, 60.0), 0.5, joints, np.ones(16, bool), head))
     fill(folder / "store.h5", found, folder, dataset="d", resolution=80, progress=False)
     return Store(folder / "store.h5")
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from scanet import cost, figures, results, runs, stores, tables
-from scanet.config import ROWS, Settings, resolve
+from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.evaluation import align, evaluate
 from scanet.examples import examples
 from scanet.files import UserError
@@ -36,6 +38,7 @@ def test_a_record_holds_what_the_run_was(run: Run, project: Path) -> None:
     assert record.settings["channels"] == 16
     assert record.run["data"]["train"] == 32
     assert record.run["data"]["valid"] == 16
+    assert record.run["processes"] == 1
     history = record.history()
     assert list(history["epoch"]) == [1, 2]
     found = record.predictions()
@@ -343,12 +346,12 @@ def test_runs_follow_the_code_where_they_are_cheap_or_ones_own(run: Run, monkeyp
 def test_the_training_code_is_its_statements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "scanet"
     shutil.copytree(Path(results.__file__).parent, package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
-    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
     code = results.training_code.__wrapped__
     first, losses = code("SSA"), package / "losses.py"
     written = losses.read_text(encoding="utf-8")
     losses.write_text(written.replace('"""Mean over', '"""A mean over') + "\n\n# a comment\n", encoding="utf-8")
     assert losses.read_text(encoding="utf-8").count("A mean over") == 1
+    monkeypatch.setattr(results, "_SOURCES", results._sources(package))
     assert code("SSA") == first
     monkeypatch.setattr(results, "ROWS", {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], title="another title")})
     assert code("SSA") == first
@@ -356,10 +359,39 @@ def test_the_training_code_is_its_statements(tmp_path: Path, monkeypatch: pytest
     assert code("SSA") != first
     monkeypatch.setattr(results, "ROWS", ROWS)
     losses.write_text(written.replace("mse_loss", "l1_loss"), encoding="utf-8")
+    monkeypatch.setattr(results, "_SOURCES", results._sources(package))
     assert code("SSA") != first
 
 
-def test_tables_refuse_records_from_before_a_change_of_their_preset(run: Run) -> None:
+def test_the_training_code_is_what_was_imported() -> None:
+    """Not what has been written into the files since, of which a running notebook knows nothing."""
+    script = """
+from pathlib import Path
+from scanet import results
+read = Path.read_text
+Path.read_text = lambda path, **how: read(path, **how).replace("mse_loss", "l1_loss")
+print(results.training_code("SSA"))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == results.training_code("SSA")
+
+
+def test_a_store_that_cannot_be_read_is_named_where_a_run_is_trained_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise UserError("the store is broken")
+
+    monkeypatch.setattr(stores, "open_store", broken)
+    assert run_or_load(run.settings, progress=False).store is None
+    monkeypatch.setattr(results, "RECIPE", 0)
+    with pytest.raises(UserError, match="the store is broken"):
+        run_or_load(run.settings, progress=False)
+
+
+def test_tables_refuse_records_from_before_a_change_of_their_preset(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They lie where today's do, and nothing of their name tells them apart."""
     before = json.loads(json.dumps(run.record.run))
     before["settings"]["epochs"] = 24
@@ -367,6 +399,14 @@ def test_tables_refuse_records_from_before_a_change_of_their_preset(run: Run) ->
     with pytest.raises(UserError, match=r"SSA-s0 was made when its preset had epochs=24, .*: delete its folder"):
         tables.table2([newer, older])
     assert results.one_preset([older, older]) == "tiny"
+    before["settings"] |= {"epochs": newer.settings["epochs"], "heatmap_std": 0.001}
+    with pytest.raises(UserError, match=r"when its preset had heatmap_std=0.001, "):
+        tables.table2([newer, older])
+    with monkeypatch.context() as patch:
+        patch.setattr("scanet.config.PRESETS", {**PRESETS, "tiny": {**PRESETS["tiny"], "heatmap_std": 0.001}})
+        with pytest.raises(UserError, match=r"when its preset had heatmap_std=None, "):
+            tables.table2([newer, older])
+    before["settings"] |= {"epochs": 24, "heatmap_std": None}
     before["overrides"] = {"epochs": 24}  # a run with another setting, not an old one
     assert results.one_preset([newer, older]) == "tiny"
 

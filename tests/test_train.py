@@ -1,5 +1,6 @@
 """Training on a few persons: it learns, it can be killed, and its batches show what their targets say."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scanet.train
+from scanet import processes
 from scanet.config import Settings, resolve
 from scanet.data.heatmaps import draw_targets
-from scanet.data.loader import Batch, Persons, free_memory
+from scanet.data.loader import Batch, Persons
 from scanet.data.person import Person
 from scanet.data.store import Store, fill
 from scanet.data.transforms import Augmentation, draw_augmentation
@@ -186,6 +189,22 @@ def test_checkpoint_holds_tensors_and_the_history_alone(store: Store, tmp_path: 
     assert {name for name in tensors if name.startswith("optimizer.")} == {"optimizer.step", "optimizer.square_avg"}
 
 
+def test_another_number_of_processes_does_not_go_on(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batch statistics would be others. A checkpoint that does not say how many wrote it is believed."""
+    run(tiny(epochs=1), store, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "count", lambda: 2)
+        with pytest.raises(
+            UserError, match=r"safetensors is of a run by 1 processes, and this is one by 2, .* start 1,"
+        ):
+            run(tiny(), store, tmp_path)
+    save_file(load_file(path), path, metadata={"history": safetensors(path)[0]["history"]})
+    assert [row["epoch"] for row in run(tiny(epochs=2), store, tmp_path)[1]] == [1, 2]
+
+
 def test_one_vector_holds_all_parameters_and_trains_them_as_each_would_be() -> None:
     """A step of RMSprop in double precision: about 1e-2. What is left are roundings of gradients that are 0."""
     settings = tiny("ALL", stacks=2)
@@ -319,6 +338,16 @@ def test_synchronised_statistics_are_for_gpus(store: Store, tmp_path: Path) -> N
         run(tiny(sync_batch_norm=True), store, tmp_path)
 
 
+def test_without_validation_persons_nothing_starts(store: Store, tmp_path: Path) -> None:
+    only = copy.copy(store)
+    only.indices = lambda split: store.indices(split) if split == "train" else np.arange(0)
+    with pytest.raises(
+        UserError, match="there are 0 validation persons, and each process needs one, of 1: give more"
+    ):
+        run(tiny(), only, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fewer_persons_than_a_batch(store: Store, tmp_path: Path) -> None:
     for settings, message in (
         (tiny(batch_size=9), "8 training persons are fewer than a batch of 9"),
@@ -372,6 +401,18 @@ def test_a_person_looks_the_same_in_any_batch(store: Store, draw: Augmentation) 
         torch.testing.assert_close(batch.heatmaps, one.heatmaps[batch.index])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's queue")
+def test_a_batch_does_not_wait_for_the_gpu(store: Store, draw: Augmentation) -> None:
+    people = Persons(store, store.indices("train"), torch.device("cuda"))
+    found = people.training_batches(tiny(), torch.arange(TRAINING).view(-1, 4), draw)
+    next(found)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert next(found).images.shape == (4, 3, 64, 64)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def subcell_peak(heatmap: Tensor, sigma: float) -> Tensor:
     """(x, y) of a Gaussian from the cells around its highest one: exact, unlike `decode`."""
     y, x = divmod(int(heatmap.argmax()), heatmap.shape[1])
@@ -386,7 +427,7 @@ def test_targets_lie_on_what_the_images_show(store: Store, draw: Augmentation) -
     (batch,) = batches(store, settings, torch.arange(TRAINING), draw)
     assert batch.images.shape == (TRAINING, 3, 64, 64)
     assert batch.heatmaps.shape == (TRAINING, 16, 16, 16)
-    assert (batch.images.min(), batch.images.max()) >= (-0.5, 0.0)
+    assert -0.5 <= batch.images.min() < 0 < batch.images.max() <= 0.5
     cells = torch.arange(64) + 0.5
     for number in range(TRAINING):
         pair = (RIGHT, LEFT) if not draw.flip[number] else (LEFT, RIGHT)
@@ -407,7 +448,7 @@ def test_without_augmentation_a_batch_is_what_testing_sees(store: Store) -> None
     settings = tiny(batch_size=4)
     people = Persons(store, store.indices("train"), CPU)
     for batch in people.training_batches(settings, torch.arange(TRAINING).view(-1, 4), still):
-        squares = list(torch.from_numpy(store.crops(batch.index.numpy())))
+        squares = torch.from_numpy(store.crops(batch.index.numpy()))
         torch.testing.assert_close(batch.images, people.images(squares, batch.index, 64)[0])
         rows = batch.index.numpy()
         placed = (store.joints[rows] - store.center[rows, None]) / 100 * 16 + 8  # by hand: 16 cells on 100 pixels
@@ -424,15 +465,6 @@ def test_colours_are_those_that_were_drawn(store: Store, draw: Augmentation) -> 
     torch.testing.assert_close(coloured.images, expected)
     assert (coloured.images - uncoloured.images).abs().max() > 0.01
     assert torch.equal(coloured.heatmaps, uncoloured.heatmaps)
-
-
-def test_free_memory_has_a_size_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object, **__: object) -> None:
-        raise FileNotFoundError
-
-    assert free_memory(CPU) > 2**20
-    monkeypatch.setattr("pathlib.Path.read_text", unknown)
-    assert free_memory(CPU) == 4 * 2**30
 
 
 def test_linear_schedule_reaches_zero_and_resumes(

@@ -18,6 +18,8 @@ from scanet.data.transforms import (
     colour,
     crop_matrix,
     draw_augmentation,
+    sample_parts,
+    sample_whole,
     swap_sides,
     to_input,
     to_photograph,
@@ -192,7 +194,7 @@ def test_warp_moves_the_picture_where_to_input_moves_the_joints() -> None:
     wanted = 14 + 36 * torch.rand(n, 1, 2, generator=random)  # well inside the input
     joints = to_photograph(wanted, center, zoom, matrix, SIZE)
     on_canvas = (joints[:, 0] - center) * zoom[:, None] + CANVAS / 2  # the store's geometry
-    images = warp(list(blobs(on_canvas, sigma=2.5)), matrix, SIZE).mean(dim=1)
+    images = warp(blobs(on_canvas, sigma=2.5), matrix, SIZE).mean(dim=1)
     assert images.shape == (n, SIZE, SIZE)
     cells = torch.arange(SIZE) + 0.5
     total = images.sum(dim=(1, 2))
@@ -205,16 +207,26 @@ def test_warp_by_hand() -> None:
     """Canvas pixel for input pixel: the middle of the canvas, its mirror image, and black beyond its border."""
     canvas = torch.randint(0, 256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
     expected = canvas[:, :, 2:6, 2:6].float() / 255
-    torch.testing.assert_close(warp(list(canvas), torch.eye(2)[None], 4), expected)
-    torch.testing.assert_close(warp(list(canvas), torch.diag(torch.tensor([-1.0, 1]))[None], 4), expected.flip(-1))
-    turned = warp(list(canvas), torch.tensor([[[0.0, -1.0], [1.0, 0.0]]]), 4)
+    torch.testing.assert_close(warp(canvas, torch.eye(2)[None], 4), expected)
+    torch.testing.assert_close(warp(canvas, torch.diag(torch.tensor([-1.0, 1]))[None], 4), expected.flip(-1))
+    turned = warp(canvas, torch.tensor([[[0.0, -1.0], [1.0, 0.0]]]), 4)
     torch.testing.assert_close(turned, expected.rot90(1, (2, 3)))  # against the clock
-    larger = warp(list(canvas), torch.eye(2)[None], 12)
+    larger = warp(canvas, torch.eye(2)[None], 12)
     torch.testing.assert_close(larger[:, :, 2:10, 2:10], canvas.float() / 255)
     larger[:, :, 2:10, 2:10] = 0
     assert torch.equal(larger, torch.zeros(1, 3, 12, 12))
-    halved = warp(list(canvas), 2 * torch.eye(2)[None], 4)  # each input pixel in the middle of four canvas pixels
+    halved = warp(canvas, 2 * torch.eye(2)[None], 4)  # each input pixel in the middle of four canvas pixels
     torch.testing.assert_close(halved, torch.nn.functional.avg_pool2d(canvas.float() / 255, 2))
+
+
+def test_parts_of_canvases_give_what_the_whole_ones_give() -> None:
+    """The CPU's way and the GPU's, for crops from a pixel of the canvas to twice its side, beyond its border too."""
+    random = torch.Generator().manual_seed(9)
+    canvases = torch.randint(0, 256, (5, 3, CANVAS, CANVAS), generator=random, dtype=torch.uint8)
+    furthest = torch.tensor([0.5, 5.0, 40.0, CANVAS / 2, CANVAS])
+    offset = furthest[:, None, None, None] * (2 * torch.rand(5, SIZE, SIZE, 2, generator=random) - 1)
+    parts = sample_parts(canvases, offset, furthest.ceil().int() + 1)
+    torch.testing.assert_close(parts, sample_whole(canvases, offset), rtol=0, atol=0.02)  # of 255
 
 
 def test_colour_scales_each_channel_and_clips() -> None:
@@ -306,7 +318,7 @@ def test_draws_are_the_generator_s() -> None:
 
 def test_swapping_sides_by_hand_and_twice() -> None:
     joints = torch.arange(64.0).view(2, 16, 2)
-    swapped = swap_sides(joints, torch.tensor([True, False]), MPII.flip)
+    swapped = swap_sides(joints, torch.tensor([True, False]), torch.tensor(MPII.flip))
     pairs = {0: 5, 1: 4, 2: 3, 10: 15, 11: 14, 12: 13}  # by the ids of MPII
     pairs |= {right: left for left, right in pairs.items()}
     for joint in range(16):
@@ -314,5 +326,5 @@ def test_swapping_sides_by_hand_and_twice() -> None:
     assert torch.equal(swapped[1], joints[1])
     for skeleton in (MPII, LSP):
         some = joints[:, : len(skeleton.joints)]
-        both = torch.tensor([True, False])
-        assert torch.equal(swap_sides(swap_sides(some, both, skeleton.flip), both, skeleton.flip), some)
+        how = torch.tensor([True, False]), torch.tensor(skeleton.flip)
+        assert torch.equal(swap_sides(swap_sides(some, *how), *how), some)

@@ -1,9 +1,8 @@
 """Persons of one split on the model's device, batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from scanet.config import Settings
 from scanet.data import transforms
 from scanet.data.heatmaps import draw_targets
 from scanet.data.store import Store
+from scanet.device import free_memory
 
 MEMORY_SHARE = 0.4  # of the device's free memory that stored squares may take
 PART = 512  # persons that are read at once into the device's memory
@@ -53,14 +53,15 @@ class Squares:
     def __len__(self) -> int:
         return len(self.center)
 
-    def squares(self, batches: list[Tensor]) -> Iterator[list[UInt8[Tensor, "3 m m"]]]:
-        """The stored squares of each batch of positions, in order, on the device."""
+    def squares(self, batches: Sequence[Tensor]) -> Iterator[UInt8[Tensor, "b 3 m m"]]:
+        """The stored squares of each batch of positions, in order, on the device. batches: on the CPU."""
         assert self._squares is not None
-        for index in batches:
-            yield [self._squares[i] for i in index.tolist()]
+        here = torch.cat(list(batches)).to(self.device)  # all at once: a copy to a GPU waits for the work before it
+        for index in here.split([len(index) for index in batches]):
+            yield self._squares[index]
 
     def images(
-        self, squares: list[UInt8[Tensor, "3 m m"]], index: Tensor, size: int, boxes: float = 1.0
+        self, squares: UInt8[Tensor, "b 3 m m"], index: Tensor, size: int, boxes: float = 1.0
     ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 2 2"]]:
         """The network's input without augmentation, so many of the person's boxes wide, and the warp's matrix."""
         matrix = transforms.crop_matrix(self.scale[index] * boxes, self.zoom[index], size)
@@ -89,7 +90,7 @@ class Persons(Squares):
     def _read(self, positions: np.ndarray) -> UInt8[Tensor, "b 3 m m"]:
         return torch.from_numpy(self.store.crops(self.rows[positions]))
 
-    def squares(self, batches: list[Tensor]) -> Iterator[list[UInt8[Tensor, "3 m m"]]]:
+    def squares(self, batches: Sequence[Tensor]) -> Iterator[UInt8[Tensor, "b 3 m m"]]:
         if self._squares is not None:
             yield from super().squares(batches)
             return
@@ -100,7 +101,7 @@ class Persons(Squares):
                 squares = ready.result()
                 if following is not None:
                     pending.append(reader.submit(self._read, following.numpy()))
-                yield list(squares.to(self.device))
+                yield squares.to(self.device)
 
     def training_batches(
         self, settings: Settings, order: Int[Tensor, "batches b"], augmentation: transforms.Augmentation
@@ -110,13 +111,13 @@ class Persons(Squares):
         augmentation: one draw for each person of the split, not for each place in the order.
         """
         size = settings.input_size
-        batches = list(order)
-        for index, squares in zip(batches, self.squares(batches), strict=True):
-            here = index.to(self.device)
-            draw = augmentation[index].to(self.device)
+        flip = torch.tensor(self.skeleton.flip, device=self.device)
+        draws = augmentation.to(self.device)
+        for here, squares in zip(order.to(self.device), self.squares(list(order)), strict=True):
+            draw = draws[here]
             matrix = transforms.crop_matrix(self.scale[here], self.zoom[here], size, draw)
             images = transforms.colour(transforms.warp(squares, matrix, size), draw.colour)
-            joints = transforms.swap_sides(self.joints[here], draw.flip, self.skeleton.flip)
+            joints = transforms.swap_sides(self.joints[here], draw.flip, flip)
             placed = transforms.to_input(joints, self.center[here], self.zoom[here], matrix, size)
             cells = settings.heatmap_size
             targets = draw_targets(placed * (cells / size), cells, settings.sigma, settings.target)
@@ -126,14 +127,3 @@ class Persons(Squares):
 def fits(persons: int, canvas: int, device: torch.device) -> bool:
     """Whether the device's memory has room for so many stored squares, `canvas` pixels a side."""
     return persons * 3 * canvas**2 < MEMORY_SHARE * free_memory(device)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that the device has free; on the CPU what the operating system calls available."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not on this operating system
-        return 4 * 2**30

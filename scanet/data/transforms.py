@@ -6,12 +6,11 @@ pixels, to the offset from the middle of the canvas, in canvas pixels. All argum
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from scanet.config import Settings
@@ -70,27 +69,34 @@ def crop_matrix(
 
 
 def warp(
-    canvases: Sequence[UInt8[Tensor, "3 m m"]], matrix: Float[Tensor, "b 2 2"], size: int
+    canvases: UInt8[Tensor, "b 3 m m"], matrix: Float[Tensor, "b 2 2"], size: int
 ) -> Float[Tensor, "b 3 size size"]:
     """The network's input, RGB in [0, 1], bilinear; black where the matrix leaves the canvas."""
-    middle = canvases[0].shape[-1] / 2
     steps = torch.arange(size, device=matrix.device) + 0.5 - size / 2
     x, y = matrix[:, :, :1, None] * steps, matrix[:, :, 1:, None] * steps[:, None]  # (b, 2, 1, s), (b, 2, s, 1)
     offset = (x + y).permute(0, 2, 3, 1)  # from the middle of the canvas, (b, s, s, 2)
     if matrix.device.type != "cpu":
-        pictures = F.grid_sample(torch.stack(list(canvases)).float(), offset / middle, align_corners=False)
-    else:  # read no more of a canvas than the crop needs: a third of the time
-        reach = (matrix.abs().sum(dim=2).amax(dim=1) * (size / 2)).ceil().int().tolist()
-        pictures = torch.cat([_sample(c, o, r + 1) for c, o, r in zip(canvases, offset, reach, strict=True)])
-    return pictures.div_(255)
+        return sample_whole(canvases, offset).div_(255)
+    reach = (matrix.abs().sum(dim=2).amax(dim=1) * (size / 2)).ceil().int() + 1
+    return sample_parts(canvases, offset, reach).div_(255)
 
 
-def _sample(canvas: UInt8[Tensor, "3 m m"], offset: Float[Tensor, "s s 2"], reach: int) -> Float[Tensor, "1 3 s s"]:
-    """The canvas at the offsets from its middle, none of which is further than `reach` pixels along an axis."""
-    middle = canvas.shape[-1] // 2
-    low, high = max(middle - reach, 0), min(middle + reach, canvas.shape[-1])
-    part = canvas[None, :, low:high, low:high].float()
-    return F.grid_sample(part, offset[None] / ((high - low) / 2), align_corners=False)
+def sample_whole(canvases: UInt8[Tensor, "b 3 m m"], offset: Float[Tensor, "b s s 2"]) -> Float[Tensor, "b 3 s s"]:
+    """The canvases at the offsets from their middles, bilinear."""
+    return F.grid_sample(canvases.float(), offset / (canvases.shape[-1] / 2), align_corners=False)
+
+
+def sample_parts(
+    canvases: UInt8[Tensor, "b 3 m m"], offset: Float[Tensor, "b s s 2"], reach: Int[Tensor, " b"]
+) -> Float[Tensor, "b 3 s s"]:
+    """As `sample_whole`, but reads no more of a canvas than the crop needs: a third of the time on a CPU.
+
+    reach: pixels from the canvas's middle along an axis, a pixel more than the furthest offset at least.
+    """
+    half = canvases.shape[-1] // 2
+    sides = [slice(half - r, half + r) for r in reach.clamp(max=half).tolist()]
+    parts = [sample_whole(c[None, :, s, s], o[None]) for c, s, o in zip(canvases, sides, offset, strict=True)]
+    return torch.cat(parts)
 
 
 def colour(images: Float[Tensor, "b 3 s s"], factors: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 s s"]:
@@ -106,7 +112,8 @@ def to_input(
 ) -> Float[Tensor, "b j 2"]:
     """Photograph's pixels to edge coordinates in the network's input."""
     offset = (joints - center[:, None]) * zoom[:, None, None]
-    return offset @ torch.linalg.inv(matrix).transpose(1, 2) + size / 2
+    inverse = torch.linalg.inv_ex(matrix).inverse  # `inv` would wait for a GPU, to see whether there is one
+    return offset @ inverse.transpose(1, 2) + size / 2
 
 
 def to_photograph(
@@ -121,7 +128,7 @@ def to_photograph(
 
 
 def swap_sides(
-    joints: Float[Tensor, "b j 2"], flipped: Bool[Tensor, " b"], flip: tuple[int, ...]
+    joints: Float[Tensor, "b j 2"], flipped: Bool[Tensor, " b"], flip: Int[Tensor, " j"]
 ) -> Float[Tensor, "b j 2"]:
     """In a mirrored image the left wrist is a right one: relabel the joints of the flipped samples."""
-    return torch.where(flipped[:, None, None], joints[:, list(flip)], joints)
+    return torch.where(flipped[:, None, None], joints[:, flip], joints)

@@ -49,11 +49,10 @@ def sharpen(p: Map, tau: float, noise: Map | Float[Tensor, ""] | None = None) ->
         p: probabilities in [0, 1], Eq. (6).
         noise: g1 - g0, see `gumbel_difference`; None leaves the noise out, and tau = 1 then returns p.
     """
-    with torch.autocast(p.device.type, enabled=False):
-        logit = torch.logit(p.float(), eps=PROBABILITY_FLOOR)  # Eq. (6): log p1 - log p0
-        if noise is not None:
-            logit = logit + noise
-        return torch.sigmoid(logit / tau)  # Eq. (9)
+    logit = torch.logit(p.float(), eps=PROBABILITY_FLOOR)  # Eq. (6): log p1 - log p0
+    if noise is not None:
+        logit = logit + noise
+    return torch.sigmoid(logit / tau)  # Eq. (9)
 
 
 def mean_map(p: Map, tau: float) -> Map:
