@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from scanet.config import PRESETS, ROWS, refuse_unused, resolve
+from scanet.config import FINAL_STACKS, PRESETS, ROWS, Settings, final_stages, refuse_unused, resolve
 from scanet.files import UserError
 
 app = typer.Typer(
@@ -156,8 +156,9 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
 
 @app.command()
 def train(
-    module: Annotated[str, typer.Argument(help=f"A row of Table 2: {', '.join(ROWS)}.")] = "SSA",
+    module: Annotated[str | None, typer.Argument(help=f"A row of Table 2: {', '.join(ROWS)}. Default: SSA.")] = None,
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
+    final: Annotated[bool, typer.Option("--final", help="The final model's two stages instead of a row.")] = False,
     seed: int = 0,
     data: Annotated[str | None, typer.Option(help="The data set's folder, or a store.")] = None,
     tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
@@ -167,27 +168,43 @@ def train(
 
     Example: scanet train SSA --preset quick --set tau=0.5
 
+    With --final as `final.ipynb` does.
+
     On several GPUs: accelerate launch --multi_gpu -m scanet.cli train SSA --preset paper
     """
     from scanet import processes, runs, tables
 
-    options: dict[str, Any] = {"module": module, "preset": preset, "seed": seed, "data": data, "tta": tta}
-    settings = refuse_unused(resolve(**options | dict(map(_pair, given or []))))
-    run = runs.run_or_load(settings)
+    settings = _settings(module, final, given, preset=preset, seed=seed, data=data, tta=tta)
+    made = runs.final(settings) if final else [runs.run_or_load(settings)]
     if processes.rank() > 0:
         return
-    print(run)
-    print(tables.ablation_row(run.record, settings.tta).to_string(float_format="{:.2f}".format, na_rep=""))
+    print(*made, sep="\n")
+    records = [run.record for run in made]
+    table = tables.final(records, settings.tta) if final else tables.ablation_row(records[0], settings.tta)
+    print(table.to_string(float_format="{:.2f}".format, na_rep=""))
+
+
+def _settings(module: str | None, final: bool, given: list[str] | None, **options: Any) -> Settings:
+    """Those of a row, or of the final model's first stage, from a command's options and its --set's."""
+    if final and module is not None:
+        raise UserError(f"--final has a row of its own: leave out {module}")
+    pairs = dict(map(_pair, given or []))
+    for name in pairs.keys() & {"module", *options}:
+        raise UserError(f"--set {name}: that has a place of its own in the command, see --help")
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None} | pairs
+    if final:
+        return resolve(**{"stacks": FINAL_STACKS} | chosen, module="ALL")
+    return refuse_unused(resolve(**chosen, module=module or "SSA"))
 
 
 def _pair(given: str) -> tuple[str, Any]:
     """The name and the value of NAME=VALUE: a number as Python reads it, else as YAML does: true, false, text."""
-    name, equals, value = given.partition("=")
+    name, _, value = given.partition("=")
     for number in (int, float):  # YAML takes 1e-4 for text
         with suppress(ValueError):
             return name, number(value)
     try:
-        if equals:
+        if value:
             return name, yaml.safe_load(value)
     except yaml.YAMLError:
         pass
@@ -209,16 +226,14 @@ def plan(
 
     Example: scanet plan --preset paper --final
     """
-    from scanet import runs
-    from scanet.config import FINAL_STACKS, final_stages
+    from scanet import processes, runs
+    from scanet.device import pick_device
 
-    if final and module is not None:
-        raise UserError(f"--final has a row of its own: leave out --module {module}")
-    stacks = stacks or (FINAL_STACKS if final else None)
-    options = {"module": module or "SSA", "preset": preset, "stacks": stacks, "epochs": epochs, "data": data}
-    settings = resolve(**options | dict(map(_pair, given or [])))
-    found = runs.plan(final_stages(settings) if final else [refuse_unused(settings)])
-    print(json.dumps(found.as_dict(), indent=2) if as_json else found)
+    settings = _settings(module, final, given, preset=preset, stacks=stacks, epochs=epochs, data=data)
+    processes.join(pick_device())
+    found = runs.plan(final_stages(settings) if final else [settings])
+    if processes.rank() == 0:
+        print(json.dumps(found.as_dict(), indent=2) if as_json else found)
 
 
 @app.command()

@@ -51,6 +51,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave the new name with nothing behind it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

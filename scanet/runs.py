@@ -1,6 +1,7 @@
 """A run: trained, or loaded where its record is there; the final model's two stages; what a training will need."""
 
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -154,10 +155,17 @@ def _train(
     if settings.preset == "paper" and experiment != "final":  # of which both stages have been planned together
         _print_plan([settings])
     code = results.training_code(settings.module)  # of what runs now, whatever is edited meanwhile
-    if processes.rank() == 0:
-        print(f"Training {folder.name} ({settings.preset}) on {where}", file=sys.stderr)
     key = results.key_of(settings, experiment, store.fingerprint, start)
     checkpoint = folder.parent / f".{folder.name}-{key}" / "checkpoint.safetensors"
+    if processes.rank() == 0:
+        going_on = ", from its checkpoint on" if checkpoint.exists() else ""
+        print(f"Training {folder.name} ({settings.preset}) on {where}{going_on}", file=sys.stderr)
+        for other in _other_checkpoints(checkpoint):
+            print(
+                f"Note: {other.parent} holds an unfinished training of that name, from other data, settings or code. "
+                "It is not used: delete it if you do not need it.",
+                file=sys.stderr,
+            )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     initial = start.trained_model() if start is not None else None
@@ -208,3 +216,11 @@ def _train(
     }
     results.write(folder, run, history, model, predictions["flip"], columns)
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
+
+
+def _other_checkpoints(own: Path) -> list[Path]:
+    """The checkpoints of runs with the same name and another key."""
+    name, _, key = own.parent.name.rpartition("-")
+    keys = f"[0-9a-f]{{{len(key)}}}"
+    folders = [path for path in own.parent.parent.glob(".*") if re.fullmatch(re.escape(f"{name}-") + keys, path.name)]
+    return sorted(path / own.name for path in folders if path != own.parent and (path / own.name).exists())

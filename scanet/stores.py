@@ -75,7 +75,7 @@ def open_store(settings: Settings, *, progress: bool = True) -> Store:
         if settings.dataset != "synthetic":
             raise UserError(
                 f"preset {settings.preset!r} needs photographs, and {path} does not exist: "
-                f"give the data set's folder, as in `-p data FOLDER`, "
+                f"give the data set's folder, as in `-p data FOLDER` or `--data FOLDER`, "
                 f"or fill the store once with `scanet prepare {settings.dataset} FOLDER`"
             )
         _draw(
@@ -103,6 +103,8 @@ def open_or_none(settings: Settings, *, progress: bool = True) -> Store | None:
 
 def filled(settings: Settings) -> Store | None:
     """The settings' store if it is there: nothing is drawn or prepared, but a named store has to be there."""
+    if settings.data is not None and not Path(settings.data).expanduser().exists():
+        raise UserError(f"{settings.data} does not exist: give the data set's folder, or a store")
     path = store_path(settings)
     named = settings.data is not None and settings.data.endswith(".h5")
     return _right_store(path, settings) if named or path.is_file() else None

@@ -7,6 +7,7 @@ for the order in which its kernels add, which no two runs share there.
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
@@ -106,7 +107,16 @@ class Training:
             save_file(tensors, temporary, metadata=about)
 
     def load(self, path: Path) -> None:
-        """Raises UserError if another number of processes wrote the file."""
+        """Raises UserError if the file is of another number of processes, of another network, or damaged."""
+        try:
+            self._load(path)
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            first, *_ = str(error).splitlines() or [""]
+            raise UserError(
+                f"{path} is no checkpoint of this network ({first}): delete it, and the training begins anew"
+            ) from error
+
+    def _load(self, path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
             wrote = int(about.get("processes", processes.count()))  # older files do not say
@@ -200,7 +210,10 @@ def train(
         if not run.history:
             on_epoch(0, model)
         for epoch in range(len(run.history) + 1, settings.epochs + 1):
-            row = train_epoch(run, people, settings, epoch, bar)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                # for layers that draw by themselves, such as dropout: the paper has none
+                torch.manual_seed(epoch_seed(settings.seed, epoch) + processes.rank())
+                row = train_epoch(run, people, settings, epoch, bar)
             average_statistics(model)
             row["pckh"] = validate(model, held_out, settings)
             bar.epoch_done(row)
@@ -300,6 +313,7 @@ class Progress:
             mininterval=1.0,
             dynamic_ncols=True,
         )
+        self._start = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -308,6 +322,8 @@ class Progress:
         self._bar.close()
 
     def batch_done(self, images: int) -> None:
+        if not sys.stderr.isatty():  # a notebook keeps every state of the bar: a run of days would make it huge
+            self._bar.mininterval = min(60.0, max(1.0, (time.monotonic() - self._start) / 100))
         self._bar.update(images)
 
     def epoch_done(self, row: Epoch) -> None:

@@ -41,7 +41,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-4", 1e-4), ("2.5E-7", 2.5e-7), ("3", 3), ("0.5", 0.5), ("true", True), ("floor", "floor"), ("", None)],
+    [("1e-4", 1e-4), ("2.5E-7", 2.5e-7), ("3", 3), ("0.5", 0.5), ("true", True), ("floor", "floor")],
 )
 def test_values_of_settings_are_read_as_they_are_written(text: str, value: object) -> None:
     """As `learning_rate` is printed where a run advises another one."""
@@ -78,6 +78,8 @@ def test_info_prints_every_rows_count(monkeypatch: pytest.MonkeyPatch, capsys: p
     ("given", "said"),
     [
         ("epochs", "--set epochs: give NAME=VALUE"),
+        ("epochs=", "--set epochs=: give NAME=VALUE"),
+        ("preset=quick", "--set preset: that has a place of its own in the command"),
         ("tau=[", "--set tau=[: give NAME=VALUE"),
         ("tua=1", "unknown parameter 'tua'"),
         ("tau=low", "tau is 'low': allowed is a number from 0.01 to 100"),

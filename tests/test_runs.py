@@ -594,3 +594,21 @@ def test_the_final_model_s_row_says_what_it_is_of(stages: tuple[Run, Run]) -> No
     assert "MSFI+ALL, tiny persons it was TRAINED ON" in labels
     assert tables.facts(tuned)["starts from"] == f"tiny/final/BDMP+SCA-s0, key {trained.run['key']}"
     assert "among the first" in tables.facts(seen)["persons"]
+
+
+def test_other_unfinished_trainings_of_a_name_are_found(tmp_path: Path) -> None:
+    """Those of another key, and not those of another name that begins alike."""
+    own, other, longer, empty = (
+        tmp_path / name / "checkpoint.safetensors"
+        for name in (
+            ".SSA-s0-" + "a" * 16,
+            ".SSA-s0-" + "b" * 16,
+            ".SSA-s0-epochs=3-" + "c" * 16,
+            ".SSA-s0-" + "d" * 16,
+        )
+    )
+    for path in (own, other, longer):
+        path.parent.mkdir()
+        path.touch()
+    empty.parent.mkdir()
+    assert runs._other_checkpoints(own) == [other]

@@ -111,11 +111,19 @@ def test_history_tells_what_happened(store: Store, tmp_path: Path) -> None:
 # ---- the same run again ----
 
 
-@pytest.mark.parametrize("module", ["Baseline", "SSA"])
+class Dropping(SCANet):
+    """A network with a layer that draws random numbers by itself."""
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Any:
+        return super().forward(torch.nn.functional.dropout(images, 0.2, self.training), noise)
+
+
+@pytest.mark.parametrize(("module", "network"), [("Baseline", SCANet), ("SSA", SCANet), ("Baseline", Dropping)])
 def test_killed_and_resumed_run_is_the_uninterrupted_one(
-    module: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: str, network: type, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the last bit of weights and optimizer; a run that is complete is left as it is."""
+    monkeypatch.setattr(scanet.train, "SCANet", network)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     whole, history = run(tiny(module), store, tmp_path / "whole")
@@ -203,6 +211,33 @@ def test_another_number_of_processes_does_not_go_on(
             run(tiny(), store, tmp_path)
     save_file(load_file(path), path, metadata={"history": safetensors(path)[0]["history"]})
     assert [row["epoch"] for row in run(tiny(epochs=2), store, tmp_path)[1]] == [1, 2]
+
+
+def test_a_damaged_checkpoint_is_named(store: Store, tmp_path: Path) -> None:
+    """Cut short, or of a network that has changed since."""
+    run(tiny(epochs=1), store, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, metadata = load_file(path), safetensors(path)[0]
+    whole = path.read_bytes()
+    for content in (b"", whole[:100], whole[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"safetensors is no checkpoint of this network \(.*\): delete it"):
+            run(tiny(), store, tmp_path)
+    name = next(name for name in tensors if name.startswith("model."))
+    save_file({("model.other" if n == name else n): t for n, t in tensors.items()}, path, metadata=metadata)
+    with pytest.raises(UserError, match=r"is no checkpoint of this network \(Error\(s\) in loading state_dict"):
+        run(tiny(), store, tmp_path)
+
+
+def test_the_bar_is_drawn_seldom_where_every_state_of_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook: after an hour once in 36 seconds, later once a minute."""
+    now = [0.0]
+    monkeypatch.setattr(scanet.train.time, "monotonic", lambda: now[0])
+    with scanet.train.Progress(tiny(), 8, 0, show=False) as bar:
+        for seconds, interval in ((10, 1), (3600, 36), (10**6, 60)):
+            now[0] = seconds
+            bar.batch_done(1)
+            assert bar._bar.mininterval == interval
 
 
 def test_one_vector_holds_all_parameters_and_trains_them_as_each_would_be() -> None:
