@@ -12,9 +12,10 @@ from safetensors import safe_open
 from scanet import figures, results
 from scanet.config import resolve
 from scanet.data.store import Store
-from scanet.files import UserError
+from scanet.files import UserError, results_folder
 from scanet.model import SCANet
 from scanet.photo import WEIGHTS
+from scanet.results import Record
 from scanet.runs import Run
 from scanet.stores import store_path
 from scanet.views import Picture, State, look, person, photograph
@@ -28,11 +29,22 @@ def model_of(run: Run) -> SCANet:
     Raises UserError if there are none.
     """
     if run.model is None:
-        with safe_open(WEIGHTS, framework="pt") as file:
-            if file.metadata()["key"] == run.record.run["key"]:
-                return results.load_network(WEIGHTS)
+        if run.record.run["key"] == _package()["key"]:
+            return results.load_network(WEIGHTS)
         raise UserError(f"the weights of {run.record.name} are not on this machine: train the run here first")
     return run.model
+
+
+def _package() -> dict[str, str]:
+    """What the package's model says of the run that it is from: run and key, among others."""
+    with safe_open(WEIGHTS, framework="pt") as file:
+        return file.metadata()
+
+
+def _offered() -> list[Record]:
+    """The finished runs whose network is on this machine: with weights, or the package's."""
+    packaged = results.load(results_folder() / _package()["run"])
+    return [*results.trained(), *([packaged] if packaged is not None else [])]
 
 
 def validation_person(run: Run, number: int) -> Picture:
@@ -65,7 +77,7 @@ class Explorer:
     def __init__(self, run: Run) -> None:
         model_of(run)
         self._first = run
-        trained = {record.name: record.folder for record in [run.record, *results.trained()]}
+        trained = {record.name: record.folder for record in [run.record, *_offered()]}
 
         def control(kind: type, description: str, **options: object) -> ipywidgets.Widget:
             made = kind(description=description, layout=ipywidgets.Layout(width="26rem"), **options)

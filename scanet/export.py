@@ -9,6 +9,9 @@ from scanet.device import pick_device
 from scanet.evaluation import predictions_of, scores
 from scanet.files import UserError, whole_file
 
+#: Points of mean PCKh that half precision may cost.
+TOLERANCE = 2.0
+
 
 def write(run_folder: Path, output: Path, data: str | None = None, *, progress: bool = True) -> tuple[float, float]:
     """Write a finished run's network in half precision to `output`, and its card, README.md, beside it.
@@ -16,7 +19,8 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
     Returns the validation persons' mean PCKh by flip test with 32-bit and with 16-bit weights, percent.
 
     Raises:
-        UserError: the weights or the photographs are not on this machine, or the README.md there is no such card.
+        UserError: the weights or the photographs are not on this machine, the README.md there is no such card, or
+            half precision costs more than `TOLERANCE`.
     """
     record = results.finished(run_folder)
     readme = output.with_name("README.md")
@@ -36,8 +40,13 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
             scores(predictions_of(network.to(device), persons, size, "flip", progress=progress), store, rows)
             for network in (model, results.load_network(temporary))
         ]
+        full, half = (found.row(tables.CONVENTION)["Mean"] for found in both)
+        if half < full - TOLERANCE:
+            raise UserError(
+                f"16-bit weights of {record.name} score {half:.2f} where 32-bit ones score {full:.2f}: "
+                "this run cannot be exported"
+            )
         text = card.card(record, both[0], both[1], temporary.stat().st_size)
     with whole_file(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    full, half = (found.row(tables.CONVENTION)["Mean"] for found in both)
     return full, half

@@ -404,10 +404,13 @@ def _changed_since(record: Record) -> dict[str, Any]:
 
 
 def save_model(model: SCANet, path: Path, *, half: bool = False, about: Mapping[str, str] | None = None) -> None:
-    """Weights as safetensors; the network's configuration is the file's metadata. half: 16 bits for a weight."""
+    """Weights as safetensors; the network's configuration is the file's metadata.
+
+    half: 16 bits for a parameter. Batch normalisation's statistics keep 32: a variance can exceed 16 bits' 65504.
+    """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     if half:
-        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
     network = asdict(model.config)
     row = next(name for name, row in ROWS.items() if row == model.config.row)
     save_file(tensors, path, metadata={**(about or {}), "network": json.dumps(network | {"row": row})})

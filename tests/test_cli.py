@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scanet import cli, results
+from scanet import cli, export, results
 from scanet.config import ROWS, Network, resolve
 from scanet.cost import flops
 from scanet.skeleton import LSP
@@ -258,6 +258,11 @@ def test_a_runs_network_is_exported_and_used(
         assert call(monkeypatch, "predict", "a.png", "--model", model) == 0
         assert "Model: tiny/ablation/Baseline-s0" in capsys.readouterr().out
     assert call(monkeypatch, "export", run) == 0  # again, over its own card
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "TOLERANCE", -1.0)
+        assert call(monkeypatch, "export", run, "--output", "other/model.safetensors") == 1
+    assert "this run cannot be exported" in capsys.readouterr().err
+    assert not any(Path("other").iterdir())
     Path("exported/README.md").write_text("# My notes\n")
     assert call(monkeypatch, "export", run) == 1
     assert "README.md is no model card, and would be lost" in capsys.readouterr().err

@@ -87,6 +87,8 @@ def test_the_packages_model_stands_in_for_its_runs_weights(
     for key in (run.record.run["key"], "another"):
         about = {"run": run.record.name, "key": key, "input_size": "64"}
         results.save_model(own, tmp_path / "scanet.safetensors", half=True, about=about)
+        offered = [record.name for record in explore._offered()]
+        assert offered.count(run.record.name) == 2  # for its own weights, and for the package's
         if key == "another":
             with pytest.raises(UserError, match="are not on this machine"):
                 explore.model_of(absent)
