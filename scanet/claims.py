@@ -34,6 +34,7 @@ from scanet.results import Measurement, Record
 from scanet.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
 from scanet.tables import PRINTED, number, paper
 
+MEASURE = {"row", "over", "stacks", "experiment", "columns", "ratio", "plus", "minus"}
 KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
 VERDICTS = (
     "reproduced", "not reproduced", "inconclusive", "by construction", "missing", "not measured", "needs MPII",
@@ -76,6 +77,9 @@ class Claim:
                 f"paper.yaml: claim {entry.get('id')!r} lacks {', '.join(lacking) or 'a kind'}: give id, statement, "
                 f"place and one of the kinds {', '.join(KINDS)}"
             )
+        unknown = [str(name) for name in entry if name not in (*own, *MEASURE)]
+        if unknown:  # such as the rest of a statement behind a comma, where nobody put it in quotes
+            raise UserError(f"paper.yaml: claim {entry['id']!r} has the unknown {', '.join(unknown)}: leave it out")
         value = entry.get("value")
         low, high = 0.0, None  # a difference above 0
         if "range" in entry:

@@ -73,6 +73,9 @@ def test_every_claim_is_complete_and_named_once() -> None:
     assert all(claim.low < claim.high for claim in stated)
     with pytest.raises(UserError, match="claim 'x' lacks place: give id, statement, place and one of the kinds"):
         Claim.read({"id": "x", "statement": "", "kind": "mean"})
+    whole = {"id": "x", "statement": "Soft attention", "kind": "mean", "place": "§1", "row": "soft"}
+    with pytest.raises(UserError, match="claim 'x' has the unknown applied directly: leave it out"):
+        Claim.read(whole | {"applied directly": None})
     with pytest.raises(UserError, match="claim 'x' lacks a kind"):
         Claim.read({"id": "x", "statement": "", "place": "", "kind": "guess"})
 
