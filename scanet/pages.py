@@ -28,6 +28,8 @@ def publish(executed: Path, page: Path, title: str) -> None:
     """
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("widgets", None)
+    for path in ("input_path", "output_path"):  # of the machine where it was executed
+        notebook.metadata.get("papermill", {}).pop(path, None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = joined(cell.outputs)

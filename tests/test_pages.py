@@ -44,12 +44,16 @@ def test_widgets_are_left_out_of_a_page(tmp_path: Path, monkeypatch: pytest.Monk
     state = {"0": {"options": "tiny/ablation/SSA-s0"}}
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell("# Words"), nbformat.v4.new_code_cell("panel", outputs=[widget, text])],
-        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": state}}},
+        metadata={
+            "widgets": {"application/vnd.jupyter.widget-state+json": {"state": state}},
+            "papermill": {"output_path": "/home/somebody/out.ipynb", "exception": None},
+        },
     )
     nbformat.write(notebook, tmp_path / "out.ipynb")
     publish(tmp_path / "out.ipynb", tmp_path / "page.ipynb", "{}")
     written = (tmp_path / "page.ipynb").read_text(encoding="utf-8")
     assert "widget" not in written
+    assert "somebody" not in written
     page = json.loads(written)
     assert page["metadata"]["scanet"] == {"runs": {}}
     assert ["".join(output["text"]) for output in page["cells"][1]["outputs"]] == ["kept"]
