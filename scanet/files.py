@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 class UserError(Exception):
@@ -76,6 +78,27 @@ def whole_folder(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """No two processes are at the same time in blocks of one path, which lies beside what they would write.
+
+    Raises:
+        UserError: another process is. A killed one is not in the way: the system takes its lock from it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another process is at work on {what}: wait for it, or stop it") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # where an open file cannot be deleted, an empty one stays
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.device import describe, peak_memory, pick_device
 from scanet.evaluation import pck, predictions_of, scores
-from scanet.files import UserError, home
+from scanet.files import UserError, alone, home
 from scanet.model import SCANet
 from scanet.plan import Plan, enough_memory, estimate, kept_squares
 from scanet.results import Record
@@ -80,7 +81,8 @@ def run_or_load(
         if notice and processes.rank() == 0:
             print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
         notice = ""
-        _train(settings, experiment, store, folder, start, progress=progress)
+        with alone(folder, f"{folder.name} ({settings.preset})") if processes.rank() == 0 else nullcontext():
+            _train(settings, experiment, store, folder, start, progress=progress)
     with processes.first_goes_first():
         record = results.load(folder)
         assert record is not None

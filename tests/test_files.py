@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scanet import files
-from scanet.files import UserError, home, whole_file, whole_folder, write_json
+from scanet.files import UserError, alone, home, whole_file, whole_folder, write_json
 
 Whole = Callable[[Path], AbstractContextManager[Path]]
 
@@ -126,3 +128,37 @@ def test_home_is_the_variable_s_else_the_checkout(tmp_path: Path, monkeypatch: p
 
 def test_a_notebook_shows_the_sentence_of_a_user_error() -> None:
     assert UserError("give more")._render_traceback_() == ["UserError: give more"]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from scanet.files import alone
+with alone(Path(sys.argv[1]), "it"):
+    print("in", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_processes_are_not_at_work_on_one_thing(tmp_path: Path) -> None:
+    """And one that was killed is in nobody's way."""
+    path = tmp_path / "deep" / "SSA-s0"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UserError, match=r"^another process is at work on SSA-s0: wait"), alone(path, "SSA-s0"):
+            pytest.fail("both are in")
+        with alone(path.with_name("SSA-s1"), "SSA-s1"):
+            pass  # which is another thing
+        other.kill()
+    with alone(path, "SSA-s0"):
+        pass
+    assert not list(path.parent.iterdir())
+
+
+def test_an_error_frees_what_a_process_was_alone_with(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), alone(tmp_path / "it", "it"):
+        raise Interrupted
+    assert not list(tmp_path.iterdir())
+    with alone(tmp_path / "it", "it"):
+        pass

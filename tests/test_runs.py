@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scanet import cost, figures, results, runs, stores, tables
+from scanet import cost, figures, files, results, runs, stores, tables
 from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.evaluation import align, evaluate
 from scanet.examples import examples
@@ -612,3 +612,14 @@ def test_other_unfinished_trainings_of_a_name_are_found(tmp_path: Path) -> None:
         path.touch()
     empty.parent.mkdir()
     assert runs._other_checkpoints(own) == [other]
+
+
+def test_a_run_that_another_process_trains_is_not_trained_beside_it() -> None:
+    settings = resolve(preset="tiny", module="Baseline", seed=5)
+    folder = results.folder_of(settings, "ablation")
+    with (
+        files.alone(folder, "what the other one trains"),
+        pytest.raises(UserError, match=r"another process is at work on Baseline-s5 \(tiny\)"),
+    ):
+        run_or_load(settings, progress=False)
+    assert not list(folder.parent.glob("*Baseline-s5*"))
