@@ -104,9 +104,9 @@ def of_several_lengths(records: Sequence[Record]) -> list[Record]:
 def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     """What longer and shorter runs reach. Percent.
 
-    Index: (method, epochs). Columns: "Mean", over the seeds; "Δ", less that of the same row's runs of the preset's
-    own length, of the seeds that both have; "± Δ" and "± Mean", half the 95 % intervals of `scanet.statistics`;
-    "seeds".
+    Index: (method, epochs). Columns: "Mean", over the seeds; "Δ length", less that of the same row's runs of the
+    preset's own length; "Δ Baseline", less that of the Baseline's runs of the same length; of the seeds that both
+    have. Each with "±" before its name: half the 95 % interval of `scanet.statistics`. "seeds".
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
@@ -115,15 +115,22 @@ def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     groups: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         groups.setdefault((record.run["title"], record.settings["epochs"]), []).append(record)
-    lines = []
-    for (method, _), group in groups.items():
-        mean = row_mean(group, tta)
-        line = {"Mean": mean.value, "± Mean": mean.half_width(), "seeds": len(group)}
+    columns = ["Mean", "± Mean", "Δ length", "± Δ length", "Δ Baseline", "± Δ Baseline", "seeds"]
+    table = pd.DataFrame(index=pd.MultiIndex.from_tuples(groups, names=["Method", "epochs"]), columns=columns)
+    table = table.astype(float)
+    for (method, epochs), group in groups.items():
         own = [record for record in records if record.canonical and record.run["title"] == method]
-        change = None if group[0].canonical else row_difference(group, own, tta)
-        lines.append(line if change is None else line | {"Δ": change.value, "± Δ": change.half_width()})
-    index = pd.MultiIndex.from_tuples(groups, names=["Method", "epochs"])
-    return pd.DataFrame(lines, index=index, columns=["Mean", "Δ", "± Δ", "± Mean", "seeds"])
+        baseline = groups.get(("Baseline", epochs), []) if method != "Baseline" else []
+        found = {
+            "Mean": row_mean(group, tta),
+            "Δ length": row_difference(group, own, tta) if not group[0].canonical else None,
+            "Δ Baseline": row_difference(group, baseline, tta),
+        }
+        for name, estimate in found.items():
+            if estimate is not None:
+                table.loc[(method, epochs), [name, f"± {name}"]] = estimate.value, estimate.half_width()
+        table.loc[(method, epochs), "seeds"] = len(group)
+    return table
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -375,7 +382,8 @@ def _links(runs: Sequence[str], page: Callable[[str], str]) -> str:
 
 
 def show(table: pd.DataFrame | pd.Series, precision: int = 2) -> Styler:
-    """The table as a page shows it: two decimals if nothing else is said, nothing for what is missing."""
+    """The table as a page shows it: two decimals, or `precision`, none for "seeds"; what is missing is empty."""
     frame = table.to_frame() if isinstance(table, pd.Series) else table
     style = frame.style.format(precision=precision, na_rep="").set_table_attributes('class="dataframe"')
+    style = style.format(precision=0, na_rep="", subset=frame.columns.intersection(["seeds"]))
     return style.hide(axis="columns") if isinstance(table, pd.Series) else style

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -279,8 +280,14 @@ def test_lengths_compare_each_row_with_its_own_of_the_presets_length(run: Run, t
     # These records' persons are all the same run's, but for the long one, which finds every joint.
     mean = run.record.scores().row("plain")["Mean"]
     assert table["Mean"].to_list() == pytest.approx([mean, 100, mean, mean])
-    assert table["Δ"].dropna().to_dict() == pytest.approx({("MSFI", 6): 100 - mean, ("MSFI+SSA", 1): 0})
-    assert table["± Δ"].notna().to_list() == table["Δ"].notna().to_list()
+    assert table["Δ length"].dropna().to_dict() == pytest.approx({("MSFI", 6): 100 - mean, ("MSFI+SSA", 1): 0})
+    assert table["Δ Baseline"].isna().all()  # which has one length alone, and is left out
+    assert table["± Δ length"].notna().to_list() == table["Δ length"].notna().to_list()
+    baselines = [trained("Baseline", epochs, 0, correct=8) for epochs in (2, 6)]
+    with_baseline = tables.lengths([*several, *baselines])
+    assert with_baseline["Δ Baseline"].dropna().to_dict() == pytest.approx(
+        {("MSFI", 2): 0, ("MSFI", 6): 100 - mean, ("MSFI+SSA", 2): 0}
+    )
     with pytest.raises(UserError, match="no row has been trained for several lengths"):
         tables.of_several_lengths(several[:1])
 
@@ -418,6 +425,8 @@ def test_ablation_row_puts_the_paper_beside_ours(run: Run) -> None:
     shown = tables.show(table).to_html()
     assert "88.74" in shown
     assert run.record.run["key"] in tables.show(tables.facts(run.record)).to_html()
+    counted = tables.show(pd.DataFrame({"Mean": [55.0, None], "seeds": [3.0, None]})).to_html()
+    assert re.findall(r'class="data[^>]*>([^<]*)</td>', counted) == ["55.00", "3", "", ""]
     assert tables.runs([run.record]).loc["tiny/ablation/SSA-s0", "key"] == run.record.run["key"]
     assert tables.paper_row("SCA") == {"Mean": 88.76}
     assert tables.paper_row("soft") == {}
