@@ -42,11 +42,11 @@ NOTEBOOKS = {
     "budget": (["Baseline", "SSA"], [None]),
     "attention": (["MSFI", "SSA", "soft"], EACH),
     "temperature": (["SSA"], EACH),
-    "gradients": ([], EACH),  # trains for itself, as choices does
+    "gradients": (["SSA", "soft", "MSFI"], EACH),
     "qualitative": (["SSA"], [0]),
     "stress": (TABLE2, [None]),
     "explore": (["SSA"], [0]),
-    "choices": ([], [0]),
+    "choices": ([], [0]),  # trains for itself
 }
 DRAWN = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
 DATA = ["data/.{preset}-ready"] if preset in DRAWN else []

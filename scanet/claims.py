@@ -5,7 +5,8 @@ to 100. The one rule for the verdict, from the quantity's interval on one preset
 
 reproduced: the whole interval lies in the claim's range. The size of a difference that the paper prints counts too,
     on MPII alone: the interval must not lie below it.
-by construction: the same, where our own definitions leave no other outcome: no evidence for the paper.
+by construction: the value lies in the range, and our own definitions leave no other outcome: no evidence for the
+    paper, however many seeds there are.
 not reproduced: the whole interval lies outside the range; or, on MPII, it reaches out of the range and lies below the
     printed difference.
 inconclusive: neither, or there is one seed only.
@@ -14,8 +15,9 @@ context: it is about other authors' numbers.
 missing: a run that the preset's report has to have (experiments/report.yaml) is not there.
 not measured: no preset's report has measured it.
 
-Intervals of the differences under the topic `CORRECTED` are widened by Holm's correction for their number; what is
-counted exactly, such as parameters, needs no seeds.
+Intervals of the differences under one topic are widened by Holm's correction for the number that it states; what is
+counted exactly, such as parameters, needs no seeds. A row that experiments/report.yaml lists for a preset is judged
+by the seeds listed there alone, so that nobody adds seeds until a verdict pleases.
 """
 
 import math
@@ -41,7 +43,7 @@ VERDICTS = (
     "context",
 )  # fmt: skip
 MPII_PRESET = "paper"
-CORRECTED = "Table 2"  # the topic whose differences share one error rate
+TABLE2 = "Table 2"  # the topic of its comparisons
 COLUMNS = (
     "topic", "id", "kind", "statement", "because", "place", "paper",
     "preset", "value", "low", "high", "level", "seeds", "verdict", "runs",
@@ -118,15 +120,17 @@ def claims() -> list[Claim]:
     return [Claim.read(entry, topic) for topic, entries in paper()["claims"].items() for entry in entries]
 
 
-def verdict(claim: Claim, low: float, high: float, seeds: int) -> str:
-    """The module's rule, for an interval from `low` to `high` (NaN for none) that comes from so many seeds."""
+def verdict(claim: Claim, value: float, low: float, high: float, seeds: int) -> str:
+    """The module's rule, for a value with an interval from `low` to `high` (NaN for none), from so many seeds."""
+    if claim.because and claim.low < value < claim.high:
+        return "by construction"
     if (seeds < 2 and not claim.exact) or math.isnan(low):
         return "inconclusive"
     inside = claim.low < low and high < claim.high
     outside = high < claim.low or low > claim.high
     smaller = claim.kind == "difference" and claim.value is not None and high < claim.value
     if inside and not smaller:
-        return "by construction" if claim.because else "reproduced"
+        return "reproduced"
     return "not reproduced" if outside or (smaller and not inside) else "inconclusive"
 
 
@@ -159,7 +163,8 @@ def report() -> dict[str, list[str]]:
 def held() -> dict[str, Held]:
     """What each preset has whose report is part of the book: one whose page of Table 2 is there.
 
-    One that experiments/report.yaml does not list owes nothing; that of the tests, `tiny`, is never part.
+    Of what experiments/report.yaml lists it has the seeds that are listed. A preset that is not there owes nothing;
+    that of the tests, `tiny`, is never part.
     """
     pages, listed = home() / "book" / "runs", report()
     presets = {
@@ -168,16 +173,21 @@ def held() -> dict[str, Held]:
     experiments = sorted({claim.measure["experiment"] for claim in claims() if claim.kind == "measurement"})
     return {
         preset: Held(
-            records=results.records(preset),
+            records=[record for record in results.records(preset) if _counts(record.name, owed)],
             tables={
                 experiment: pd.concat([_lines(measurement) for measurement in found], ignore_index=True)
                 for experiment in experiments
-                if (found := results.measurements(preset, experiment))
+                if (found := [m for m in results.measurements(preset, experiment) if _counts(m.name, owed)])
             },
             lacking=frozenset(name for name in owed if not (results_folder() / name / "run.json").exists()),
         )
         for preset, owed in presets.items()
     }
+
+
+def _counts(name: str, owed: Sequence[str]) -> bool:
+    """Whether a run is one that is owed, or of a row of which none is."""
+    return name in owed or name.rpartition("-s")[0] not in {other.rpartition("-s")[0] for other in owed}
 
 
 def _lines(measurement: Measurement) -> pd.DataFrame:
@@ -207,8 +217,10 @@ def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate 
     """A quantity from the lines of measurements, a value for each seed that has all of its cells.
 
     measure: columns, plus, minus and ratio as in paper.yaml. A quotient is estimated by its logarithm: the value is
-    then that logarithm.
+    then that logarithm. Of lines by stack, only the last stack's count: its heat maps are the prediction.
     """
+    if "stack" in lines:
+        lines = lines[lines["stack"] == lines["stack"].max()]
     added = [name for name in measure["columns"] if not name.startswith("-")]
     taken = [name[1:] for name in measure["columns"] if name.startswith("-")]
     for name in (*added, *taken):
@@ -224,7 +236,10 @@ def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate 
             column = cell[added].sum(axis=1, skipna=False) - cell[taken].sum(axis=1, skipna=False)
             amount = np.log(column) if measure.get("ratio") else column
             value += amount.mean() if sign == "plus" else -amount.mean()
-            used |= set(cell["run"])
+            runs = set(cell["run"])
+            if len(runs) > 1:
+                raise UserError(f"paper.yaml: one cell has lines of {' and '.join(sorted(runs))}: name its module")
+            used |= runs
         values.append(value)
     return (of_seeds(values) if values else None), sorted(used)
 
@@ -250,19 +265,17 @@ def _parameters(network: Mapping[str, Any]) -> int:
     return cost.parameters(Network(row=ROWS[network["row"]], stacks=network["stacks"]))
 
 
-def corrected(claim: Claim) -> bool:
-    """Whether it is one of the differences that share Holm's correction."""
-    return claim.kind == "difference" and claim.topic == CORRECTED
-
-
 def levels(stated: Sequence[Claim], found: Mapping[str, Estimate]) -> dict[str, float]:
-    """For each claim with an estimate on one preset, the level of its interval: Holm's where `corrected`."""
-    compared = {
-        claim.id: found[claim.id].interval
-        for claim in stated
-        if claim.id in found and corrected(claim) and found[claim.id].seeds > 1
-    }
-    return dict.fromkeys(found, LEVEL) | holm(compared)
+    """For each claim with an estimate on one preset, the level of its interval.
+
+    Differences share Holm's correction with all that their topic states, measured or not.
+    """
+    levels = dict.fromkeys(found, LEVEL)
+    for topic in {claim.topic for claim in stated}:
+        family = [claim.id for claim in stated if claim.topic == topic and claim.kind == "difference"]
+        compared = {name: found[name].interval for name in family if name in found and found[name].seeds > 1}
+        levels |= holm(compared, comparisons=len(family))
+    return levels
 
 
 def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame:
@@ -318,7 +331,7 @@ def _line(claim: Claim, estimate: Estimate, level: float) -> dict[str, Any]:
     if claim.measure.get("ratio"):
         value, low, high = (math.exp(x) for x in (value, low, high))
     found = {"value": value, "low": low, "high": high, "level": level, "seeds": estimate.seeds}
-    return found | {"verdict": verdict(claim, low, high, estimate.seeds)}
+    return found | {"verdict": verdict(claim, value, low, high, estimate.seeds)}
 
 
 def _without_runs(claim: Claim) -> dict[str, Any]:
@@ -326,7 +339,7 @@ def _without_runs(claim: Claim) -> dict[str, Any]:
     line: dict[str, Any] = {"preset": "", "runs": []}
     if claim.exact:
         value = count(claim)
-        return line | {"value": value, "verdict": verdict(claim, value, value, 0), "runs": ["counted"]}
+        return line | {"value": value, "verdict": verdict(claim, value, value, value, 0), "runs": ["counted"]}
     fixed = {"mean": "needs MPII", "server": "needs MPII", "context": "context"}
     return line | {"verdict": fixed.get(claim.kind, "not measured")}
 
@@ -358,7 +371,7 @@ def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
     """The ledger's comparisons of Table 2, the paper's and ours, for `scanet.figures.differences`."""
     points: dict[tuple[str, str], dict[str, float]] = {}
     for claim in claims():
-        if corrected(claim) and claim.value is not None:
+        if claim.kind == "difference" and claim.topic == TABLE2 and claim.value is not None:
             name = f"{claim.measure['row']} − {claim.measure['over']}"
             points[name, PRINTED] = {"value": claim.value}
             for line in lines[(lines["id"] == claim.id) & lines["value"].notna()].itertuples():

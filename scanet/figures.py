@@ -266,7 +266,7 @@ def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
         "pckh": "PCKh@0.5 (%)",
         "sharpness": "sharpness",
         "irregularity": "irregularity",
-        "roughness": "irregularity / deviation",
+        "roughness": "roughness (as drawn)",
     }
     colours = {NOISE[False]: BLUE, NOISE[True]: ORANGE}
     for ax, (column, label) in zip(grid.flat, labels.items(), strict=True):
@@ -297,8 +297,10 @@ def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
 def gradient_norms(table: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
     """The norms with each kind of attention, and how many times larger they are with SSA than with soft attention.
 
-    table: of `gradients.measure`; ratios: of `gradients.ratios`. The band is the paper's "10-100x".
+    Over the short training. table: of `gradients.measure`; ratios: of `gradients.ratios`. The band is the paper's
+    "10-100x".
     """
+    table, ratios = (frame[frame["training"] == "short"] for frame in (table, ratios))
     figure, (above, below) = plt.subplots(2, 1, figsize=(WIDTH, 6), sharex=True, layout="constrained")
     colours = {"SSA": BLUE, "soft": ORANGE, "MSFI": GREY}
     free = table[~table["noise"]]

@@ -82,10 +82,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
-    """No two processes are at the same time in blocks of one path, which lies beside what they would write.
+    """No two processes are at the same time in blocks of one path, beside which a hidden lock file lies meanwhile.
+
+    What another process may have done before, the block has to look for itself.
 
     Raises:
-        UserError: another process is. A killed one is not in the way: the system takes its lock from it.
+        UserError: another process is. A killed one is not in the way, as the system takes its lock from it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)

@@ -2,13 +2,13 @@
 feature are 10-100x larger than the soft one".
 
 Networks with sharper, soft and no attention are trained side by side for a short while, and the gradient of each
-stack's heat-map convolution is measured on the same batches.
+stack's heat-map convolution is measured on the same batches; so is that of the finished runs of these rows.
 """
 
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,13 +66,22 @@ def heatmap_norms(model: SCANet, batches: Sequence[Batch], noises: Sequence[Tens
 
 
 def measure(
-    settings: Settings, dials: Dials, store: Store, device: torch.device, *, progress: bool = True
+    settings: Settings,
+    dials: Dials,
+    store: Store,
+    device: torch.device,
+    finished: Mapping[str, SCANet],
+    *,
+    progress: bool = True,
 ) -> pd.DataFrame:
-    """A row for each epoch (0: the initial weights), stack (from 1), module and noise (bool), with norm and batches.
+    """A row for each training, epoch, stack (from 1), module and noise (bool), with norm and batches.
 
-    All networks begin with the same weights, as far as they have the same layers, learn from the same batches by the
-    preset's recipe, and are measured on the same further batches. noise: whether the map was drawn with Gumbel noise
-    in measuring; in training it is, as the settings say.
+    training: "short", with the epochs from 0 (the initial weights) on. All networks begin with the same weights, as
+    far as they have the same layers, learn from the same batches by the preset's recipe, and are measured on the
+    same further batches. "finished": the networks given, after the settings' epochs, measured on those batches too.
+    noise: whether the map was drawn with Gumbel noise in measuring; in training it is, as the settings say.
+
+    finished: by module, those of `MODULES`.
     """
     short = dataclasses.replace(settings, epochs=dials.epochs, limit=dials.persons)
     people = Persons(store, store.indices("train")[: dials.persons], device)
@@ -86,29 +95,30 @@ def measure(
     draws = [gumbel_difference(shape, noise_source) for _ in batches]
     lines: list[dict[str, object]] = []
 
-    def measure_epoch(module: str, epoch: int, model: SCANet) -> None:
+    def note(training: str, module: str, epoch: int, model: SCANet) -> None:
         for noisy in (False, True) if module == "SSA" else (False,):
             norms = heatmap_norms(model, batches, draws if noisy else [None] * len(batches))
             for stack, norm in enumerate(norms, start=1):
-                lines.append(
-                    {"epoch": epoch, "stack": stack, "module": module, "noise": noisy, "norm": norm, "batches": steps}
-                )
+                of = {"training": training, "epoch": epoch, "stack": stack, "module": module, "noise": noisy}
+                lines.append(of | {"norm": norm, "batches": steps})
 
     with tempfile.TemporaryDirectory() as folder:
         for module in MODULES:
             one = dataclasses.replace(short, module=module)
             initial = same_start(one, len(store.skeleton.joints), device)
-            checkpoint, then = Path(folder) / module, partial(measure_epoch, module)
+            checkpoint, then = Path(folder) / module, partial(note, "short", module)
             train(one, store, checkpoint, device, initial=initial, progress=progress, on_epoch=then)
+            note("finished", module, settings.epochs, finished[module].to(device))
     return pd.DataFrame(lines)
 
 
 def ratios(table: pd.DataFrame) -> pd.DataFrame:
-    """How many times larger the norm is with SSA than with soft attention: seed, epoch, stack, noise, ratio.
+    """How many times larger the norm is with SSA than with soft: seed, training, epoch, stack, noise, ratio.
 
     table: of `measure`, with the column seed.
     """
-    of = table.set_index(["seed", "epoch", "stack"])
+    pairs = ["seed", "training", "epoch", "stack"]
+    of = table.set_index(pairs)
     soft = of[of["module"] == "soft"]["norm"].rename("soft")
     both = of[of["module"] == "SSA"].join(soft)
-    return both.assign(ratio=both["norm"] / both["soft"]).reset_index()[["seed", "epoch", "stack", "noise", "ratio"]]
+    return both.assign(ratio=both["norm"] / both["soft"]).reset_index()[[*pairs, "noise", "ratio"]]

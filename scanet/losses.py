@@ -13,7 +13,8 @@ def heatmap_loss(
     """Mean over pixels, joints and persons, summed over the stacks (PHT).
 
     top_k: "hard point mining" (§3.1) keeps only the joints of each person with the largest error, in every stack
-    by itself. The paper does not define it; this is the online hard keypoint mining of CPN, which keeps 8.
+    by itself. The paper does not define it; this follows CPN's online hard keypoint mining, which keeps 8, but for
+    joints without annotation: here they compete too, by their empty targets.
     """
     each = F.mse_loss(heatmaps.float(), targets[:, None].expand_as(heatmaps), reduction="none")
     error = each.mean(dim=(3, 4))  # (b, stacks, j)

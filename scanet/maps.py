@@ -52,14 +52,8 @@ def irregularity(maps: Maps) -> Each:
 
 
 def roughness(maps: Maps) -> Each:
-    """The irregularity in units of the map's standard deviation; 0 for a constant map.
-
-    It does not depend on the map's scale: a picture that is drawn from its lowest to its highest value looks as
-    irregular as this says. About 2 / sqrt(pi) = 1.13 when every cell is an independent normal draw, near 0 when the
-    map changes slowly.
-    """
-    deviation = maps.flatten(1).std(dim=1, correction=0)
-    return torch.where(deviation > 0, irregularity(maps) / deviation, 0.0)
+    """The irregularity of the stretched map: how it looks drawn from its lowest value to its highest."""
+    return irregularity(stretch(maps))
 
 
 def low(maps: Maps) -> Each:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from scanet import gradients, results, stores, temperature
+from scanet import gradients, results, temperature
 from scanet.config import EPHEMERAL, Settings, changed_dials
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
@@ -18,7 +18,7 @@ from scanet.files import UserError, home, results_folder
 from scanet.results import Measurement
 from scanet.runs import Run
 
-MAPS = 2  #: Version of the measures of maps: see `measure_or_load`.
+MAPS = 3  #: Version of the measures of maps: see `measure_or_load`.
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,13 @@ def _measure_maps(run: Run, dials: temperature.Dials, **choice: Any) -> pd.DataF
     return table.assign(persons=len(rows))
 
 
-def measure_gradients(settings: Settings, dials: gradients.Dials, *, progress: bool = True) -> Measured:
-    """`gradients.measure` with the settings' recipe and data."""
-    store = stores.open_or_none(settings, progress=progress)
+def measure_gradients(runs: Sequence[Run], dials: gradients.Dials, *, progress: bool = True) -> Measured:
+    """`gradients.measure` with the recipe and the data of these runs, which are of `gradients.MODULES`, in order."""
+    settings, store = runs[0].settings, runs[0].store
 
     def measure() -> pd.DataFrame:
         assert store is not None
-        return gradients.measure(settings, dials, store, pick_device(), progress=progress)
+        finished = {run.settings.module: copy.deepcopy(run.model) for run in runs if run.model is not None}
+        return gradients.measure(settings, dials, store, pick_device(), finished, progress=progress)
 
-    return measure_or_load(settings, "gradients", dials, measure, store=store)
+    return measure_or_load(settings, "gradients", dials, measure, sources=runs, store=store, version=2)

@@ -375,8 +375,8 @@ def one_preset(records: Sequence[Record]) -> str:
     """The preset of all records.
 
     Raises:
-        UserError: they have several, or the preset has changed between two of them, or one has seen the persons that
-            it is scored on: the numbers do not compare.
+        UserError: they have several, or the preset or the training code has changed between two of them, or one has
+            seen the persons that it is scored on: the numbers do not compare.
     """
     for record in records:
         if not record.held_out:
@@ -386,6 +386,17 @@ def one_preset(records: Sequence[Record]) -> str:
     presets = {record.settings["preset"] for record in records}
     if len(presets) != 1:
         raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")
+    made: dict[str, tuple[Record, Any]] = {}
+    for record in records:
+        preset, module = record.settings["preset"], record.settings["module"]
+        code = record.run.get("code") if _follows_code(preset, module) else None
+        for what, by in (("recipe", record.run.get("recipe")), (module, code)):
+            other, before = made.setdefault(what, (record, by))
+            if by != before:
+                raise UserError(
+                    f"{other.name} and {record.name} were made by different training code: delete the older one's "
+                    "folder and train it again"
+                )
     changed = [(record.name, _changed_since(record)) for record in records]
     if any(values != changed[0][1] for _, values in changed):
         name, values = next((name, values) for name, values in changed if values)

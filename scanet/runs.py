@@ -82,7 +82,10 @@ def run_or_load(
             print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
         notice = ""
         with alone(folder, f"{folder.name} ({settings.preset})") if processes.rank() == 0 else nullcontext():
-            _train(settings, experiment, store, folder, start, progress=progress)
+            now = results.load(folder)  # another process may have written it while the store was opened
+            written = now is not None and (record is None or now.run != record.run)
+            if not processes.gather(written)[0]:
+                _train(settings, experiment, store, folder, start, progress=progress)
     with processes.first_goes_first():
         record = results.load(folder)
         assert record is not None
@@ -145,7 +148,9 @@ def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: boo
     predictions = predictions_of(
         model.to(device), Persons(store, rows, device), record.settings["input_size"], tta, progress=progress
     )
-    return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
+    with alone(record.folder, record.name):
+        record = results.load(record.folder) or record  # with the scores that another process may have added
+        return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
 
 
 def _train(

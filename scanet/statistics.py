@@ -149,7 +149,11 @@ def _hits(records: Sequence[Record], tta: str) -> tuple[Int8[np.ndarray, "r n j"
     return np.stack([hits for hits, _ in found]).astype(np.int8), annotated
 
 
-def holm(intervals: Mapping[str, Callable[[float], tuple[float, float]]], level: float = LEVEL) -> dict[str, float]:
+def holm(
+    intervals: Mapping[str, Callable[[float], tuple[float, float]]],
+    level: float = LEVEL,
+    comparisons: int | None = None,
+) -> dict[str, float]:
     """Holm's correction: for each comparison the level of its own interval.
 
     All intervals at these levels together: that any of those whose true value is 0 excludes 0 happens in a part of
@@ -157,12 +161,14 @@ def holm(intervals: Mapping[str, Callable[[float], tuple[float, float]]], level:
     the m' others are tried at level / m', and so on until none is added (Holm, "A simple sequentially rejective
     multiple test procedure", Scandinavian Journal of Statistics 6, 1979).
 
-    intervals: for each comparison, the interval at a level.
+    intervals: for each comparison, the interval at a level. comparisons: how many were asked for, with those of which
+    there is no interval: they count as not excluding 0. None: those of `intervals`.
     """
     levels: dict[str, float] = {}
     left = list(intervals)
+    without = 0 if comparisons is None else comparisons - len(left)
     while left:
-        share = level / len(left)
+        share = level / (len(left) + without)
         bounds = {name: intervals[name](share) for name in left}
         done = [name for name, (low, high) in bounds.items() if low > 0 or high < 0]
         levels |= dict.fromkeys(done or left, share)

@@ -284,9 +284,18 @@ def temperatures(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
 
 
 def gradient_ratios(ratios: pd.DataFrame) -> pd.DataFrame:
-    """A line for each epoch: `gradients.ratios`, their mean over the seeds, for each stack without and with noise."""
+    """A line for each training and epoch: `gradients.ratios`, their mean over the seeds, by stack and with noise."""
     labelled = ratios.assign(map=ratios["noise"].map(NOISE))
-    return labelled.pivot_table(index="epoch", columns=["map", "stack"], values="ratio")
+    return labelled.pivot_table(index=["training", "epoch"], columns=["map", "stack"], values="ratio", sort=False)
+
+
+def finished_norms(table: pd.DataFrame) -> pd.DataFrame:
+    """The norms of `gradients.measure` in the finished networks, means over the seeds: a line a network, by stack."""
+    finished = table[table["training"] == "finished"]
+    labelled = finished.assign(
+        Network=finished["module"].where(finished["module"] != "SSA", "SSA, " + finished["noise"].map(NOISE))
+    )
+    return labelled.pivot_table(index="Network", columns="stack", values="norm", sort=False)
 
 
 def by_stacks(cost: Callable[[Network], int], joints: int = 16, stacks: Sequence[int] = (1, 2, 4, 8)) -> pd.DataFrame:
@@ -339,6 +348,32 @@ def verdicts(lines: pd.DataFrame, words: Sequence[str]) -> str:
     return f'<table class="verdicts">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
+def decided(lines: pd.DataFrame) -> str:
+    """The lines of the ledger that say yes or no, as an HTML list, each with a link to its place in the ledger."""
+    items = ""
+    for word in ("reproduced", "not reproduced"):
+        for line in lines[lines["verdict"] == word].itertuples():
+            where = f"{html.escape(line.topic)}{line.preset and ', '}{line.preset}: {_value(line)}"
+            link = f'<a href="#claim-{line.id}">{html.escape(line.statement)}</a>'
+            items += f"<li>{verdict(word)} {link} <small>{where}</small></li>"
+    return f'<ul class="decided">{items}</ul>'
+
+
+def reach(differences: pd.DataFrame) -> str:
+    """What the runs of several seeds can tell of Table 2, in a sentence for each preset; empty if there are none.
+
+    differences: `scanet.claims.table2_differences`.
+    """
+    printed = differences.xs(PRINTED, level="Source")["value"].abs()
+    several = differences[differences["seeds"] > 1]
+    return " ".join(
+        f"On `{preset}` ({of['seeds'].min():.0f} seeds, corrected for their number) half an interval is "
+        f"{of['half'].median():.1f} points in the median and {of['half'].min():.1f} at the least; the largest "
+        f"difference that the paper prints is {printed.max():.2f}."
+        for preset, of in several.groupby(level="Source", sort=False)
+    )
+
+
 def verdict(word: str) -> str:
     """A verdict as HTML: the word, and a colour by its class."""
     return f'<span class="verdict {word.replace(" ", "-")}">{word}</span>'
@@ -347,11 +382,9 @@ def verdict(word: str) -> str:
 def _group(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
     rows = []
     for k, line in enumerate(lines.itertuples()):
-        ours = "" if math.isnan(line.value) else number(line.kind, line.value)
+        ours = _value(line)
         if not math.isnan(line.low):
-            low, high = (number(line.kind, bound) for bound in (line.low, line.high))
-            seeds = f"{line.seeds:.0f} seeds" if line.seeds > 1 else "one seed, persons alone"
-            ours += f" <span>[{low}, {high}]</span> <small>{seeds}</small>"
+            ours += f" <small>{f'{line.seeds:.0f} seeds' if line.seeds > 1 else 'one seed, persons alone'}</small>"
         elif line.seeds == 1:
             ours += " <small>one seed</small>"
         cells = [line.preset, ours, verdict(line.verdict), _links(line.runs, page)]
@@ -370,6 +403,14 @@ def _group(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
     return f'<tbody id="claim-{lines["id"].iloc[0]}">{"".join(rows)}</tbody>'
 
 
+def _value(line: Any) -> str:
+    """A line's value and, where it has one, its interval, as HTML."""
+    if math.isnan(line.low):
+        return "" if math.isnan(line.value) else number(line.kind, line.value)
+    value, low, high = (number(line.kind, each) for each in (line.value, line.low, line.high))
+    return f"{value} <span>[{low}, {high}]</span>"
+
+
 def _links(runs: Sequence[str], page: Callable[[str], str]) -> str:
     """The runs by what they are called, a link for each seed: "SSA 0 1 2"."""
     by_name: dict[str, list[str]] = {}
@@ -385,5 +426,5 @@ def show(table: pd.DataFrame | pd.Series, precision: int = 2) -> Styler:
     """The table as a page shows it: two decimals, or `precision`, none for "seeds"; what is missing is empty."""
     frame = table.to_frame() if isinstance(table, pd.Series) else table
     style = frame.style.format(precision=precision, na_rep="").set_table_attributes('class="dataframe"')
-    style = style.format(precision=0, na_rep="", subset=frame.columns.intersection(["seeds"]))
+    style = style.format(precision=0, na_rep="", subset=[name for name in frame.columns if name == "seeds"])
     return style.hide(axis="columns") if isinstance(table, pd.Series) else style

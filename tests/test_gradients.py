@@ -79,34 +79,48 @@ def test_measure_has_a_line_for_each_epoch_stack_and_network(project: Path, monk
     monkeypatch.setenv("SCANET_HOME", str(project))
     store = open_store(settings(), progress=False)
     dials = Dials(persons=16, epochs=1, batches=2)
-    table = measure(settings(), dials, store, CPU, progress=False)
-    shape = table.groupby(["module", "noise"]).size().to_dict()
-    assert shape == {("SSA", False): 4, ("SSA", True): 4, ("soft", False): 4, ("MSFI", False): 4}
-    assert set(table["epoch"]) == {0, 1}
+    finished = {module: same_start(settings(module), 16, CPU) for module in gradients.MODULES}
+    table = measure(settings(), dials, store, CPU, finished, progress=False)
+    shape = table.groupby(["training", "module", "noise"]).size().to_dict()
+    assert shape == {
+        (training, *network): 2 * epochs
+        for training, epochs in (("short", 2), ("finished", 1))
+        for network in (("SSA", False), ("SSA", True), ("soft", False), ("MSFI", False))
+    }
+    short, at_the_end = (table[table["training"] == training] for training in ("short", "finished"))
+    assert set(short["epoch"]) == {0, 1}
+    assert set(at_the_end["epoch"]) == {settings().epochs}
     assert set(table["batches"]) == {2}
     assert (table["norm"] > 0).all()
-    pd.testing.assert_frame_equal(measure(settings(), dials, store, CPU, progress=False), table)
+    pd.testing.assert_frame_equal(measure(settings(), dials, store, CPU, finished, progress=False), table)
     # At the start the networks share their weights, so that without attention the gradients are the largest.
-    start = table[(table["epoch"] == 0) & ~table["noise"]].set_index(["module", "stack"])["norm"]
+    start = short[(short["epoch"] == 0) & ~short["noise"]].set_index(["module", "stack"])["norm"]
     assert start["soft", 1] < start["SSA", 1] < start["MSFI", 1]
+    # These "finished" networks are the initial ones, and are measured on the same batches and draws.
+    initial = short[short["epoch"] == 0].set_index(["module", "noise", "stack"])["norm"]
+    assert at_the_end.set_index(["module", "noise", "stack"])["norm"].to_dict() == pytest.approx(initial.to_dict())
+    shown = tables.finished_norms(table)
+    assert list(shown.index) == ["SSA, noise-free", "SSA, one draw", "soft", "MSFI"]
+    assert shown.loc["soft"].to_list() == pytest.approx([initial["soft", False, 1], initial["soft", False, 2]])
 
 
 def test_ratios_are_of_the_same_seed_epoch_and_stack() -> None:
     lines = [
-        (seed, epoch, module, noise, norm * (1 + seed))
+        (seed, training, epoch, module, noise, norm * (1 + seed))
         for seed in (0, 1)
-        for epoch, scale in ((0, 100.0), (1, 10.0))
+        for training, epoch, scale in (("short", 0, 100.0), ("short", 1, 10.0), ("finished", 9, 1000.0))
         for module, noise, norm in (("SSA", False, scale), ("SSA", True, 2 * scale), ("soft", False, 4.0))
     ]
-    table = pd.DataFrame(lines, columns=["seed", "epoch", "module", "noise", "norm"]).assign(stack=1)
+    table = pd.DataFrame(lines, columns=["seed", "training", "epoch", "module", "noise", "norm"]).assign(stack=1)
     found = ratios(table)
-    assert len(found) == 8
-    for epoch, noise, expected in ((0, False, 25), (0, True, 50), (1, False, 2.5), (1, True, 5)):
+    assert len(found) == 12
+    for epoch, noise, expected in ((0, False, 25), (0, True, 50), (1, False, 2.5), (1, True, 5), (9, False, 250)):
         of = found[(found["epoch"] == epoch) & (found["noise"] == noise)]
         assert of["ratio"].tolist() == [expected, expected]
     shown = tables.gradient_ratios(found)
-    assert shown["noise-free", 1].tolist() == [25, 2.5]
-    assert shown["one draw", 1].tolist() == [50, 5]
+    assert shown["noise-free", 1].tolist() == [25, 2.5, 250]
+    assert shown["one draw", 1].tolist() == [50, 5, 500]
+    assert shown.index.to_list() == [("short", 0), ("short", 1), ("finished", 9)]
     figure = figures.gradient_norms(table.assign(stack=1), found)
     assert figure.axes[1].lines[0].get_ydata().tolist() == pytest.approx([25, 2.5])
     assert all(ax.get_yscale() == "log" for ax in figure.axes)

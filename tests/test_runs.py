@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from scanet import cost, figures, files, results, runs, stores, tables
 from scanet.config import PRESETS, ROWS, Settings, resolve
+from scanet.data.store import Store
 from scanet.evaluation import align, evaluate
 from scanet.examples import examples
 from scanet.files import UserError
@@ -418,6 +419,20 @@ def test_tables_refuse_records_from_before_a_change_of_their_preset(
     assert results.one_preset([newer, older]) == "tiny"
 
 
+def test_tables_refuse_records_of_different_training_code(run: Run) -> None:
+    def made(module: str, **how: Any) -> Record:
+        settings = run.record.settings | {"module": module}
+        return Record(run.record.folder, run.record.run | {"settings": settings} | how)
+
+    with pytest.raises(
+        UserError, match=r"SSA-s0 and .* were made by different training code: delete the older one's"
+    ):
+        tables.table2([made("SSA"), made("MSFI", recipe=0)])
+    with pytest.raises(UserError, match="were made by different training code"):  # tiny's follow the code
+        results.one_preset([made("SSA"), made("SSA", code="0" * 16)])
+    assert results.one_preset([made("SSA"), made("MSFI", code="0" * 16)]) == "tiny"  # another row's is another
+
+
 def test_ablation_row_puts_the_paper_beside_ours(run: Run) -> None:
     table = tables.ablation_row(run.record)
     assert table.loc["paper, MPII", "Mean"] == 88.74
@@ -632,3 +647,22 @@ def test_a_run_that_another_process_trains_is_not_trained_beside_it() -> None:
     ):
         run_or_load(settings, progress=False)
     assert not list(folder.parent.glob("*Baseline-s5*"))
+
+
+def test_a_record_that_another_process_has_just_written_is_taken(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not there when this one looked, and came while the store was opened."""
+    settings = resolve(preset="tiny", module="Baseline", seed=6)
+    folder = results.folder_of(settings, "ablation")
+    run_or_load(settings, progress=False)
+    aside = folder.rename(project / "aside")
+
+    def open_slowly(*given: Any, **named: Any) -> Store:
+        shutil.copytree(aside, folder)
+        return open_store(*given, **named)
+
+    open_store = stores.open_store
+    monkeypatch.setattr(stores, "open_store", open_slowly)
+    monkeypatch.setattr(runs, "_train", lambda *_, **__: pytest.fail("trained again"))
+    assert run_or_load(settings, progress=False).record.name == "tiny/ablation/Baseline-s6"
