@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,11 @@ def fast_bf16(device: torch.device) -> bool:
     """Whether the processor has bf16 instructions for convolutions."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    # On x86 that holds for AVX-512 alone, which has to emulate bf16: slower than fp32.
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return not x86 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
@@ -55,25 +60,50 @@ def peak_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that the device has free; on the CPU what the operating system calls available."""
+    """Bytes that the device has free; on the CPU what the operating system calls available, within a job's limit."""
     if device.type == "cuda":  # what PyTorch's allocator keeps of an earlier run is not the driver's, and is free
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        return min(available, job_limit())
     except (OSError, StopIteration):  # not on this operating system
         return 4 * 2**30
 
 
 def memory(device: torch.device) -> int:
-    """Bytes that a run may hope for: what CUDA has free, else all that the machine has.
+    """Bytes that a run may hope for: what CUDA has free, else all that the machine has, or that a job may take of it.
 
     What the machine has free would be too little: `keep_freed_memory` keeps an earlier run's.
     """
     if device.type == "cuda":
         return free_memory(device)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), job_limit())
+
+
+def job_limit(root: Path = Path("/")) -> int:
+    """Bytes that Linux lets this process's control group take, a Slurm job's or a container's: the smallest limit of
+    the group and of those it lies in, `sys.maxsize` if there is none. root: of the file system, for the tests.
+    """
+    limits = [sys.maxsize]
+    try:
+        groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()]
+    except OSError:  # not on this operating system
+        return sys.maxsize
+    for _, controllers, path in groups:
+        if not controllers:  # version 2
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top) and (folder / name).is_file():
+                found = (folder / name).read_text(encoding="ascii").strip()
+                limits += [int(found)] if found.isdigit() else []  # "max": none
+    return min(limits)
 
 
 #: What libraries say in a RuntimeError: oneDNN, CUDA, and cuBLAS and cuDNN.

@@ -1,5 +1,6 @@
 """Figures: data in, Axes out. Nothing here reads a file or knows a run."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,13 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from scanet.colours import BLUE, GREEN, GREY, ORANGE, limb_colour
+from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, limb_colour
 from scanet.config import ROWS
 from scanet.inference import Example, View
 from scanet.skeleton import Skeleton
@@ -34,8 +33,12 @@ STYLE: dict[str, Any] = {
 def use_style() -> None:
     """One visual language for all pages; vector graphics in notebooks."""
     plt.rcParams.update(STYLE)
-    if get_ipython() is not None:
-        set_matplotlib_formats("svg")
+    if "IPython" in sys.modules:  # which figures outside notebooks do not need
+        from IPython.core.getipython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        if get_ipython() is not None:
+            set_matplotlib_formats("svg")
 
 
 def training_curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -469,7 +472,8 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         height = 0.9 + len(names) * (0.2 + 0.13 * len(sources))
         ax = plt.subplots(figsize=(6, height), layout="constrained")[1]
     ax.axvline(0, color="black", linewidth=0.8)
-    for k, (source, colour) in enumerate(zip(sources, [GREY, BLUE, ORANGE, GREEN], strict=False)):
+    for k, source in enumerate(sources):
+        colour = PRESET_COLOURS[source]
         rows = table.xs(source, level=1).reindex(names)
         y = -np.arange(len(names)) - 0.7 * ((k + 0.5) / len(sources) - 0.5)
         if source == "printed":

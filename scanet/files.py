@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,20 +82,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
+def alone(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """No two processes are at the same time in blocks of one path, beside which a hidden lock file lies meanwhile.
 
     What another process may have done before, the block has to look for itself.
 
+    wait: for the other to end; it says so on stderr.
+
     Raises:
-        UserError: another process is. A killed one is not in the way, as the system takes its lock from it.
+        UserError: another process is, and `wait` is False. A killed one is not in the way, as the system takes its
+            lock from it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        lock.acquire()
+        lock.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(f"another process is at work on {what}: wait for it, or stop it") from error
+        if not wait:
+            raise UserError(f"another process is at work on {what}: wait for it, or stop it") from error
+        print(f"Waiting for another process that is at work on {what}.", file=sys.stderr)
+        lock.acquire()
     try:
         yield
     finally:

@@ -133,10 +133,9 @@ def peaks(pyramid: list[Float[Tensor, "b j h h"]]) -> tuple[Float[Tensor, "b j 2
     """
     cells = pyramid[0].shape[-1]
     side = round(PYRAMID[-1] * FINE * cells)
-    mean = pyramid[0].new_zeros(())
-    for boxes, maps in zip(PYRAMID, pyramid, strict=True):
-        weights = interpolation(cells, boxes, side, PYRAMID[-1]).to(maps.device)
-        mean = mean + weights @ maps @ weights.T / len(pyramid)  # along y, then along x
+    weights = [interpolation(cells, boxes, side, PYRAMID[-1]).to(pyramid[0].device) for boxes in PYRAMID]
+    along_x = torch.cat([maps @ each.T for maps, each in zip(pyramid, weights, strict=True)], dim=2)
+    mean = (torch.cat(weights, dim=1) / len(weights)) @ along_x  # along y, the sum over the pyramid with it
     heat, flat = mean.flatten(2).max(dim=2)
     return (torch.stack([flat % side, flat // side], dim=-1) + 0.5) * (cells / side), heat
 

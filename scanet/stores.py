@@ -93,12 +93,9 @@ def open_store(settings: Settings, *, progress: bool = True) -> Store:
 
 def open_or_none(settings: Settings, *, progress: bool = True) -> Store | None:
     """As `open_store`, but None where the preset's photographs are not on this machine and no data was named."""
-    try:
-        return open_store(settings, progress=progress)
-    except UserError:
-        if settings.data is not None:
-            raise
+    if settings.data is None and settings.dataset != "synthetic" and not store_path(settings).exists():
         return None
+    return open_store(settings, progress=progress)
 
 
 def filled(settings: Settings) -> Store | None:

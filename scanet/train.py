@@ -262,7 +262,8 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     processes.average(total)
     mean_loss = float(total) / batches  # waits for the device
     if not math.isfinite(mean_loss) or not weights.isfinite().all():
-        raise UserError(f"the loss became {mean_loss} in epoch {epoch}: give a learning_rate below {rate:g}")
+        what = "weights" if math.isfinite(mean_loss) else "loss"
+        raise UserError(f"the {what} became infinite or NaN in epoch {epoch}: give a learning_rate below {rate:g}")
     seconds = time.perf_counter() - start
     return {
         "epoch": epoch,

@@ -3,11 +3,12 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from scanet.device import free_memory, memory, within_memory
+from scanet.device import autocast, describe, free_memory, job_limit, memory, within_memory
 from scanet.files import UserError
 
 CPU = torch.device("cpu")
@@ -52,6 +53,50 @@ def test_what_an_earlier_run_has_freed_is_free(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: 70)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda _: 30)
     assert free_memory(torch.device("cuda")) == memory(torch.device("cuda")) == 50
+
+
+@pytest.mark.parametrize(
+    ("machine", "instructions", "expected"),
+    [("x86_64", ["avx512"], False), ("x86_64", ["avx512", "bf16"], True), ("AMD64", ["avx512", "amx"], True),
+     ("x86_64", [], False), ("aarch64", ["avx512"], True)],
+)  # fmt: skip
+def test_bf16_is_used_where_the_processor_has_it(
+    machine: str, instructions: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN says yes on AVX-512 alone too, where bf16 is emulated; "avx512" stands for its yes."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: "avx512" in instructions)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: "bf16" in instructions)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: "amx" in instructions)
+    with autocast(CPU):
+        found = torch.nn.functional.conv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)).dtype
+    assert found == (torch.bfloat16 if expected else torch.float32)
+    assert ("bf16" in describe(CPU)) == expected
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "expected"),
+    [
+        ("0::/job/step\n", {"job/memory.max": "8000", "job/step/memory.max": "max"}, 8000),
+        ("0::/job/step\n", {"job/memory.max": "8000", "job/step/memory.max": "500\n"}, 500),
+        ("4:cpu:/x\n3:memory,hugetlb:/job\n", {"memory/job/memory.limit_in_bytes": "700"}, 700),
+        ("0::/job\n", {}, sys.maxsize),
+        ("", {"memory.max": "1"}, sys.maxsize),
+    ],
+)
+def test_a_job_has_no_more_memory_than_its_group(
+    group: str, files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    assert job_limit(tmp_path) == sys.maxsize
+    for name, text in {"proc/self/cgroup": group, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert job_limit(tmp_path) == expected
+
+
+def test_memory_is_what_the_job_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanet.device.job_limit", lambda: 1000)
+    assert free_memory(CPU) == memory(CPU) == 1000
 
 
 @pytest.mark.parametrize(

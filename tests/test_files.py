@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -140,7 +141,12 @@ with alone(Path(sys.argv[1]), "it"):
 """
 
 
-def test_two_processes_are_not_at_work_on_one_thing(tmp_path: Path) -> None:
+def wait_for(path: Path, entered: Event) -> None:
+    with alone(path, "it", wait=True):
+        entered.set()
+
+
+def test_two_processes_are_not_at_work_on_one_thing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And one that was killed is in nobody's way."""
     path = tmp_path / "deep" / "SSA-s0"
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True) as other:
@@ -150,9 +156,13 @@ def test_two_processes_are_not_at_work_on_one_thing(tmp_path: Path) -> None:
             pytest.fail("both are in")
         with alone(path.with_name("SSA-s1"), "SSA-s1"):
             pass  # which is another thing
+        waiting = Thread(target=wait_for, args=(path, entered := Event()))
+        waiting.start()
+        assert not entered.wait(0.3)
         other.kill()
-    with alone(path, "SSA-s0"):
-        pass
+        waiting.join()
+    assert entered.is_set()
+    assert "Waiting for another process that is at work on it." in capsys.readouterr().err
     assert not list(path.parent.iterdir())
 
 

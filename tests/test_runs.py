@@ -384,14 +384,13 @@ print(results.training_code("SSA"))
     assert found.stdout.strip() == results.training_code("SSA")
 
 
-def test_a_store_that_cannot_be_read_is_named_where_a_run_is_trained_again(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_read_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise UserError("the store is broken")
 
     monkeypatch.setattr(stores, "open_store", broken)
-    assert run_or_load(run.settings, progress=False).store is None
+    with pytest.raises(UserError, match="the store is broken"):  # it is there, and not merely absent
+        run_or_load(run.settings, progress=False)
     monkeypatch.setattr(results, "RECIPE", 0)
     with pytest.raises(UserError, match="the store is broken"):
         run_or_load(run.settings, progress=False)

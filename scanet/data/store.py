@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scanet.data.person import Person
-from scanet.files import UserError, whole_file
+from scanet.files import UserError, alone, whole_file
 from scanet.skeleton import SKELETONS, Skeleton
 
 #: Stored side over the person's box: a crop of 1.4 boxes, rotated by any angle, needs 1.4 * sqrt(2) = 1.98.
@@ -67,7 +67,8 @@ def fill(
 
     An interrupted call leaves its finished parts in the folder `<path>.partial`, each renamed into place when
     whole, and the next call with the same persons and resolution continues there. A finished store of the same
-    persons and resolution is left as it is, unless a photograph that it lacks can be read now.
+    persons and resolution is left as it is, unless a photograph that it lacks can be read now. Another process that
+    fills it is waited for.
 
     Raises:
         UserError: no persons, or more than half of the photographs cannot be read.
@@ -77,10 +78,14 @@ def fill(
     if resolution < 16:
         raise UserError(f"A store's resolution is {resolution} pixels and must be at least 16: choose e.g. 256.")
     header = _sha256(json.dumps([VERSION, dataset, resolution, MARGIN, QUALITY]).encode(), _annotations(persons))
-    done = _finished(path, header, images)
-    if done is not None:
-        return done
+    with alone(path, str(path), wait=True):
+        return _finished(path, header, images) or _fill(path, persons, images, dataset, resolution, header, progress)
 
+
+def _fill(
+    path: Path, persons: Sequence[Person], images: Path, dataset: str, resolution: int, header: str, progress: bool
+) -> Report:
+    """As `fill`; header: what the parts of an interrupted call must have in common with this one."""
     names = list(dict.fromkeys(person.image for person in persons))
     _check_photographs(sum(not (images / name).is_file() for name in names), len(names), images)
     of_image: dict[str, list[int]] = {name: [] for name in names}
