@@ -318,6 +318,19 @@ def test_hits_are_those_of_the_metric(make: Callable[..., Record]) -> None:
     assert estimate.value == pytest.approx(record.scores().row("plain")["Mean"]) == 75
 
 
+def test_a_hit_is_at_half_a_head_at_most(make: Callable[..., Record]) -> None:
+    record = make("SSA", 0, right=0)
+    truth = np.random.default_rng(0).integers(0, 100, (PERSONS, 16, 2)).astype(np.float32)
+    away = np.where(np.arange(PERSONS) < 20, 5, 5.5).astype(np.float32)  # heads are of 10
+    with h5py.File(record.folder / "predictions.h5", "a") as file:
+        file["truth"][...] = truth
+        file["joints"][...] = truth + np.stack([away, 0 * away], axis=1)[:, None]
+    metric = PCK(MPII)
+    metric.update(truth + np.stack([away, 0 * away], axis=1)[:, None], truth, np.full(PERSONS, 10.0))
+    hits, _ = record.hits()
+    assert hits.sum(axis=0).tolist() == list(metric.compute().at_most) == [20] * 14
+
+
 def test_a_deleted_record_is_missing_and_an_edited_one_moves_the_interval(
     book: Path, make: Callable[..., Record]
 ) -> None:

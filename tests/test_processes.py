@@ -130,6 +130,31 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
     assert len({whole, even, odd}) == 3  # neither process's own
 
 
+RUN = """
+from scanet.config import resolve
+from scanet.runs import run_or_load
+
+found = run_or_load(resolve(preset="tiny", module="Baseline", seed=3), progress=False)
+print(found.record.run["key"], found.record.run["processes"], len(found.record.history()))
+"""
+
+
+def test_a_run_of_two_processes_has_one_record(project: Path) -> None:
+    """Process 0 draws the persons and writes the record, and both show it."""
+    everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29534", "OMP_NUM_THREADS": "1"}
+    home = os.environ | everywhere | {"SCANET_HOME": str(project)}
+    children = [
+        subprocess.Popen([sys.executable, "-c", RUN], env=home | {"RANK": rank}, stdout=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    first, second = (child.communicate(timeout=120)[0].split() for child in children)
+    assert [child.returncode for child in children] == [0, 0]
+    assert first == second
+    assert first[1:] == ["2", "2"]
+    folder = project / "experiments/results/tiny/ablation"
+    assert [path.name for path in folder.iterdir()] == ["Baseline-s3"]
+
+
 @pytest.mark.parametrize(
     ("count", "batch_size", "message"),
     [

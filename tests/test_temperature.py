@@ -46,6 +46,15 @@ def test_measures_are_those_of_the_maps(run: Run, monkeypatch: pytest.MonkeyPatc
     for measure in temperature.MEASURES:
         expected = measure(by_hand).mean().item()
         assert table.loc[(20.0, False, 1), measure.__name__] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    # Those of persons, at joints that are placed in the same picture in another way.
+    assert run.store is not None
+    rows = run.record.predictions()["row"][np.argsort(errors(run))]
+    visible = torch.as_tensor(run.store.visible[rows])
+    cells = by_hand.shape[-1] / shown[0].image.shape[0]
+    joints = torch.as_tensor(np.stack([example.truth for example in shown])).float() * cells
+    for measure in temperature.MEASURES_OF_PERSONS:
+        expected = measure(by_hand, joints, visible).nanmean().item()
+        assert table.loc[(20.0, False, 1), measure.__name__] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert run.model.config.tau == 1.0  # the network is left as it is
     noisy = table.xs(True, level="noise")
     assert (noisy["irregularity"] > table.xs(False, level="noise")["irregularity"]).all()

@@ -63,8 +63,8 @@ def tiny(module: str = "Baseline", **changes: Any) -> Settings:
     return resolve(**{"module": module, "preset": "tiny", "batch_size": 4, "epochs": 3, **changes})
 
 
-def run(settings: Settings, store: Store, folder: Path) -> tuple[SCANet, list[Epoch]]:
-    return train(settings, store, folder / "checkpoint.safetensors", CPU, progress=False)
+def run(settings: Settings, store: Store, folder: Path, **how: Any) -> tuple[SCANet, list[Epoch]]:
+    return train(settings, store, folder / "checkpoint.safetensors", CPU, progress=False, **how)
 
 
 def same_weights(one: SCANet, other: SCANet) -> bool:
@@ -502,6 +502,27 @@ def test_colours_are_those_that_were_drawn(store: Store, draw: Augmentation) -> 
     torch.testing.assert_close(coloured.images, expected)
     assert (coloured.images - uncoloured.images).abs().max() > 0.01
     assert torch.equal(coloured.heatmaps, uncoloured.heatmaps)
+
+
+def test_a_resumed_fine_tuning_goes_on_from_its_checkpoint(store: Store, tmp_path: Path) -> None:
+    """And not from the weights that it began with."""
+    initial, _ = run(tiny(seed=5, epochs=1), store, tmp_path / "first")
+    seen: dict[str, SCANet] = {}
+
+    def kill(epoch: int, model: SCANet) -> None:
+        if epoch == 0:
+            seen["begins"] = copy.deepcopy(model)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    whole, history = run(tiny(epochs=2), store, tmp_path / "whole", initial=initial)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(epochs=2), store, tmp_path / "killed", initial=initial, on_epoch=kill)
+    resumed, again = run(tiny(epochs=2), store, tmp_path / "killed", initial=initial)
+    assert same_weights(seen["begins"], initial)
+    assert same_weights(resumed, whole)
+    assert timeless(again) == timeless(history)
+    assert not same_weights(whole, run(tiny(epochs=2), store, tmp_path / "other")[0])
 
 
 def test_linear_schedule_reaches_zero_and_resumes(
