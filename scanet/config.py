@@ -10,6 +10,7 @@ from typing import Any, Literal
 from scanet.files import UserError
 
 Attention = Literal["none", "sharper", "soft", "rescaled", "stretched"]
+Messages = Literal["none", "both", "top-down", "bottom-up"]
 DatasetName = Literal["synthetic", "lspet", "mpii"]
 Target = Literal["subpixel", "floor"]
 Tta = Literal["none", "flip", "six-scale"]
@@ -32,7 +33,7 @@ class Row:
     place: str = "Table 2"
     msfi: bool = True
     block: bool = False  # of a row without MSFI: the residual block that all the others have
-    bdmp: bool = False
+    messages: Messages = "none"  # BDMP's: fine to coarse is "top-down" (§2.1)
     sacwa: bool = False
     attention: Attention = "none"
     hard_mining: bool = False
@@ -44,13 +45,15 @@ ROWS: Mapping[str, Row] = types.MappingProxyType(
         "Baseline": Row(title="Baseline", msfi=False),
         "Block": Row(title="Baseline+block", place="a control", msfi=False, block=True),
         "MSFI": Row(title="MSFI"),
-        "BDMP": Row(title="MSFI+BDMP", bdmp=True),
+        "BDMP": Row(title="MSFI+BDMP", messages="both"),
         "SACWA": Row(title="MSFI+SACWA", sacwa=True),
         "SSA": Row(title="MSFI+SSA", attention="sharper"),
         "SCA": Row(title="MSFI+SCA", place="§3.3.4", sacwa=True, attention="sharper"),
-        "BDMP+SCA": Row(title="MSFI+BDMP+SCA", bdmp=True, sacwa=True, attention="sharper"),
-        "ALL": Row(title="MSFI+ALL", bdmp=True, sacwa=True, attention="sharper", hard_mining=True),
+        "BDMP+SCA": Row(title="MSFI+BDMP+SCA", messages="both", sacwa=True, attention="sharper"),
+        "ALL": Row(title="MSFI+ALL", messages="both", sacwa=True, attention="sharper", hard_mining=True),
         "soft": Row(title="MSFI+soft", place="Fig. 4", attention="soft"),
+        "top-down": Row(title="MSFI+top-down", place="a control", messages="top-down"),
+        "bottom-up": Row(title="MSFI+bottom-up", place="a control", messages="bottom-up"),
         "rescaled": Row(title="MSFI+rescaled", place="a control", attention="rescaled"),
         "stretched": Row(title="MSFI+stretched", place="a control", attention="stretched"),
     }
@@ -79,7 +82,7 @@ USES: Mapping[str, Callable[[Row], bool]] = types.MappingProxyType(
     {
         **dict.fromkeys(("tau", "attention_noise", "test_map"), lambda row: row.attention == "sharper"),
         **dict.fromkeys(("attention_place", "attention_skip"), lambda row: row.attention != "none"),
-        "shared_messages": lambda row: row.bdmp,
+        "shared_messages": lambda row: row.messages != "none",
         "upsampling": lambda row: row.msfi,
         "top_k": lambda row: row.hard_mining,
     }

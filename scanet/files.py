@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 
 class UserError(Exception):
     """Bad input, said in one sentence that names the thing, its value and the remedy.
@@ -93,6 +91,8 @@ def alone(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         UserError: another process is, and `wait` is False. A killed one is not in the way, as the system takes its
             lock from it.
     """
+    from filelock import FileLock, Timeout  # settings, which come before all else, do without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:

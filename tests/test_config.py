@@ -92,24 +92,26 @@ def test_what_a_row_has_no_use_for_is_refused(module: str, name: str, value: obj
 
 
 def test_rows_of_the_paper() -> None:
-    def modules(name: str) -> tuple[bool, bool, bool, str, bool]:
+    def modules(name: str) -> tuple[bool, str, bool, str, bool]:
         row = ROWS[name]
-        return row.msfi, row.bdmp, row.sacwa, row.attention, row.hard_mining
+        return row.msfi, row.messages, row.sacwa, row.attention, row.hard_mining
 
     assert [name for name, row in ROWS.items() if row.block] == ["Block"]
     assert {name: modules(name) for name, row in ROWS.items() if row.place != "ours"} == {
-        "Baseline": (False, False, False, "none", False),
-        "Block": (False, False, False, "none", False),
-        "MSFI": (True, False, False, "none", False),
-        "BDMP": (True, True, False, "none", False),
-        "SACWA": (True, False, True, "none", False),
-        "SSA": (True, False, False, "sharper", False),
-        "SCA": (True, False, True, "sharper", False),
-        "BDMP+SCA": (True, True, True, "sharper", False),
-        "ALL": (True, True, True, "sharper", True),
-        "soft": (True, False, False, "soft", False),
-        "rescaled": (True, False, False, "rescaled", False),
-        "stretched": (True, False, False, "stretched", False),
+        "Baseline": (False, "none", False, "none", False),
+        "Block": (False, "none", False, "none", False),
+        "MSFI": (True, "none", False, "none", False),
+        "BDMP": (True, "both", False, "none", False),
+        "SACWA": (True, "none", True, "none", False),
+        "SSA": (True, "none", False, "sharper", False),
+        "SCA": (True, "none", True, "sharper", False),
+        "BDMP+SCA": (True, "both", True, "sharper", False),
+        "ALL": (True, "both", True, "sharper", True),
+        "soft": (True, "none", False, "soft", False),
+        "top-down": (True, "top-down", False, "none", False),
+        "bottom-up": (True, "bottom-up", False, "none", False),
+        "rescaled": (True, "none", False, "rescaled", False),
+        "stretched": (True, "none", False, "stretched", False),
     }
 
 

@@ -130,4 +130,4 @@ def test_ratios_are_of_the_same_seed_epoch_and_stack() -> None:
 def test_the_comparison_is_of_rows_that_differ_in_attention_alone() -> None:
     rows = [settings(module).row for module in gradients.MODULES]
     assert [row.attention for row in rows] == ["sharper", "soft", "none"]
-    assert len({(row.msfi, row.bdmp, row.sacwa, row.hard_mining) for row in rows}) == 1
+    assert len({(row.msfi, row.messages, row.sacwa, row.hard_mining) for row in rows}) == 1

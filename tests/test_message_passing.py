@@ -54,6 +54,25 @@ def test_messages_from_fine_to_coarse(f3: list[Tensor]) -> None:
         torch.testing.assert_close(got, e, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_direction_alone_is_both_with_the_other_s_messages_silent(f3: list[Tensor], shared: bool) -> None:
+    both = MessagePassing(3, shared=shared)
+    for direction, silent in (("top-down", both.G), ("bottom-up", both.H)):
+        one = MessagePassing(3, messages=direction, shared=shared)
+        weights = {name: value for name, value in both.state_dict().items() if name in one.state_dict()}
+        one.load_state_dict(weights)
+        assert len(weights) == len(both.state_dict()) - 2 * len(silent)
+        with torch.no_grad():
+            kept = [parameter.clone() for parameter in silent.parameters()]
+            for parameter in silent.parameters():
+                parameter.zero_()
+            expected = both(f3)
+            for parameter, value in zip(silent.parameters(), kept, strict=True):
+                parameter.copy_(value)
+            assert all(torch.equal(got, e) for got, e in zip(one(f3), expected, strict=True))
+            assert not all(torch.equal(got, e) for got, e in zip(one(f3), both(f3), strict=True))
+
+
 @torch.no_grad()
 def test_messages_from_coarse_to_fine(f3: list[Tensor]) -> None:
     f31, f32, f33, f34 = f3
@@ -112,7 +131,7 @@ def test_fusion_reads_fine_to_coarse_first(f3: list[Tensor]) -> None:
 @torch.no_grad()
 def test_msfi_is_the_concatenation_of_its_reductions() -> None:
     torch.manual_seed(1)
-    msfi = MultiScaleIntegration(16, bdmp=False)
+    msfi = MultiScaleIntegration(16, messages="none")
     f1 = [torch.randn(2, 16, 16 >> i, 16 >> i) for i in range(4)]
     got = msfi(f1)
     assert got.shape == (2, 8, 16, 16)
@@ -126,7 +145,7 @@ def test_msfi_is_the_concatenation_of_its_reductions() -> None:
 @torch.no_grad()
 def test_msfi_passes_its_levels_through_bdmp() -> None:
     torch.manual_seed(2)
-    plain, passing = MultiScaleIntegration(16, bdmp=False), MultiScaleIntegration(16, bdmp=True)
+    plain, passing = MultiScaleIntegration(16, messages="none"), MultiScaleIntegration(16, messages="both")
     passing.load_state_dict(plain.state_dict(), strict=False)
     f1 = [torch.randn(1, 16, 16 >> i, 16 >> i) for i in range(4)]
     expected = torch.cat(passing.bdmp(list(plain(f1).split(2, dim=1))), dim=1)
@@ -156,7 +175,7 @@ def test_coarse_levels_are_up_sampled_as_asked() -> None:
         ("nearest", torch.arange(SIZE) // 2),
         ("bilinear", ((torch.arange(SIZE) - 0.5) / 2).clamp(0, SIZE // 2 - 1)),
     ):
-        integration = MultiScaleIntegration(8, bdmp=False, upsampling=upsampling)
+        integration = MultiScaleIntegration(8, messages="none", upsampling=upsampling)
         for reduce in integration.reduce:
             reduce.weight[:] = 1 / 8
             reduce.bias.zero_()

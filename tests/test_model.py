@@ -93,7 +93,7 @@ def count(module: nn.Module) -> int:
 def test_parameters_that_each_module_adds() -> None:
     """The plan of the channels: 0.0967 M, 0.3036 M, 0.066 M and 0.2145 M a stack, 0.680913 M together."""
     added = {
-        "BDMP": count(MultiScaleIntegration(256, bdmp=True)),
+        "BDMP": count(MultiScaleIntegration(256, messages="both")),
         "SACWA": count(ChannelAttention(128)),
         "SSA": count(SpatialAttention(256, "sharper", 1.0)),
         "residual": count(Residual(256, 256)),
@@ -104,6 +104,7 @@ def test_parameters_that_each_module_adds() -> None:
     assert of["MSFI"] - of["Baseline"] == 4 * 257 * 32 + 129 * 256 + added["residual"]
     assert of["Block"] - of["Baseline"] == added["residual"]
     assert of["BDMP"] - of["MSFI"] == 6 * 32 * (9 * 32 + 1) + 4 * 32 * (64 + 1)
+    assert of["top-down"] == of["bottom-up"] == of["BDMP"] - 3 * 32 * (9 * 32 + 1)  # the other's convolutions
     assert of["SACWA"] - of["MSFI"] == added["SACWA"] - 129 * 256  # it does without the 1x1 convolution
     assert of["SSA"] - of["MSFI"] == of["SCA"] - of["SACWA"] == of["soft"] - of["MSFI"] == added["SSA"]
     assert of["BDMP+SCA"] == of["ALL"]  # they differ in the loss

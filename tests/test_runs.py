@@ -363,7 +363,7 @@ def test_the_training_code_is_its_statements(tmp_path: Path, monkeypatch: pytest
     assert code("SSA") == first
     monkeypatch.setattr(results, "ROWS", {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], title="another title")})
     assert code("SSA") == first
-    monkeypatch.setattr(results, "ROWS", {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], bdmp=True)})
+    monkeypatch.setattr(results, "ROWS", {**ROWS, "SSA": dataclasses.replace(ROWS["SSA"], messages="both")})
     assert code("SSA") != first
     monkeypatch.setattr(results, "ROWS", ROWS)
     losses.write_text(written.replace("mse_loss", "l1_loss"), encoding="utf-8")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanet.config import Upsampling
+from scanet.config import Messages, Upsampling
 
 LEVELS = 4  # F11 .. F14
 
@@ -19,19 +19,27 @@ class MessagePassing(nn.Module):
 
     Each arrow of Fig. 2 has a 3x3 convolution of its own (paper silent on sharing H and G: the count of
     parameters assumes this), unless `shared`. F31 .. F34 all have the finest resolution.
+
+    messages: in both directions, or in one alone ("top-down" is from fine to coarse): then the fusion takes F31 ..
+    F34 as they are in place of the other's features, which is a control and not the paper's.
     """
 
-    def __init__(self, reduced: int, *, shared: bool = False) -> None:
+    def __init__(self, reduced: int, *, messages: Messages = "both", shared: bool = False) -> None:
         super().__init__()
-        self.H = nn.ModuleList(nn.Conv2d(reduced, reduced, 3, padding=1) for _ in range(1 if shared else LEVELS - 1))
-        self.G = nn.ModuleList(nn.Conv2d(reduced, reduced, 3, padding=1) for _ in range(1 if shared else LEVELS - 1))
+
+        def arrows(direction: Messages) -> nn.ModuleList:
+            count = (1 if shared else LEVELS - 1) if messages in ("both", direction) else 0
+            return nn.ModuleList(nn.Conv2d(reduced, reduced, 3, padding=1) for _ in range(count))
+
+        self.H = arrows("top-down")
+        self.G = arrows("bottom-up")
         self.R = nn.ModuleList(nn.Conv2d(2 * reduced, reduced, 1) for _ in range(LEVELS))
 
     def forward(self, f3: list[Level]) -> list[Level]:
-        top_down = [f3[0]]
+        top_down = [f3[0]] if self.H else f3
         for h, f in zip(cycle(self.H), f3[1:], strict=False):
             top_down.append(f + h(top_down[-1]))  # Eq. (1)
-        bottom_up = [f3[-1]]
+        bottom_up = [f3[-1]] if self.G else f3[::-1]
         for g, f in zip(cycle(self.G), reversed(f3[:-1]), strict=False):
             bottom_up.append(f + g(bottom_up[-1]))  # Eq. (2)
         passes = zip(self.R, top_down, reversed(bottom_up), strict=True)
@@ -43,19 +51,19 @@ class MultiScaleIntegration(nn.Module):
 
     Args:
         channels: of the hourglass's features (256); the output has half of it (4 x 32 = 128).
-        bdmp: pass messages between the levels before they are concatenated.
+        messages: between the levels before they are concatenated, as in `MessagePassing`; "none" leaves BDMP out.
         shared: by the same convolutions at all levels.
         upsampling: of F22 .. F24 (paper silent).
     """
 
     def __init__(
-        self, channels: int, *, bdmp: bool, shared: bool = False, upsampling: Upsampling = "nearest"
+        self, channels: int, *, messages: Messages, shared: bool = False, upsampling: Upsampling = "nearest"
     ) -> None:
         super().__init__()
         self.upsampling = upsampling
         reduced = channels // 8
         self.reduce = nn.ModuleList(nn.Conv2d(channels, reduced, 1) for _ in range(LEVELS))
-        self.bdmp = MessagePassing(reduced, shared=shared) if bdmp else None
+        self.bdmp = MessagePassing(reduced, messages=messages, shared=shared) if messages != "none" else None
 
     def forward(self, f1: list[Float[Tensor, "b c ..."]]) -> Float[Tensor, "b half h w"]:
         size = f1[0].shape[-2:]

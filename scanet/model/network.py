@@ -29,7 +29,7 @@ class Stack(nn.Module):
         channels, row = config.channels, config.row
         self.hourglass = Hourglass(channels)
         integration = partial(MultiScaleIntegration, shared=config.shared_messages, upsampling=config.upsampling)
-        self.msfi = integration(channels, bdmp=row.bdmp) if row.msfi else None
+        self.msfi = integration(channels, messages=row.messages) if row.msfi else None
         self.sacwa = ChannelAttention(channels // 2) if row.sacwa else None
         # 128 channels become 256 again: SACWA's concatenation does it, else a 1x1 convolution.
         self.widen = nn.Conv2d(channels // 2, channels, 1) if row.msfi and not row.sacwa else None
