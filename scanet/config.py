@@ -35,6 +35,7 @@ class Row:
     block: bool = False  # of a row without MSFI: the residual block that all the others have
     messages: Messages = "none"  # BDMP's: fine to coarse is "top-down" (§2.1)
     sacwa: bool = False
+    gate: bool = True  # of SACWA; without it the encoder is left
     attention: Attention = "none"
     hard_mining: bool = False
 
@@ -54,6 +55,7 @@ ROWS: Mapping[str, Row] = types.MappingProxyType(
         "soft": Row(title="MSFI+soft", place="Fig. 4", attention="soft"),
         "top-down": Row(title="MSFI+top-down", place="a control", messages="top-down"),
         "bottom-up": Row(title="MSFI+bottom-up", place="a control", messages="bottom-up"),
+        "encoder": Row(title="MSFI+encoder", place="a control", sacwa=True, gate=False),
         "rescaled": Row(title="MSFI+rescaled", place="a control", attention="rescaled"),
         "stretched": Row(title="MSFI+stretched", place="a control", attention="stretched"),
     }

@@ -97,6 +97,7 @@ def test_rows_of_the_paper() -> None:
         return row.msfi, row.messages, row.sacwa, row.attention, row.hard_mining
 
     assert [name for name, row in ROWS.items() if row.block] == ["Block"]
+    assert [name for name, row in ROWS.items() if not row.gate] == ["encoder"]
     assert {name: modules(name) for name, row in ROWS.items() if row.place != "ours"} == {
         "Baseline": (False, "none", False, "none", False),
         "Block": (False, "none", False, "none", False),
@@ -110,6 +111,7 @@ def test_rows_of_the_paper() -> None:
         "soft": (True, "none", False, "soft", False),
         "top-down": (True, "top-down", False, "none", False),
         "bottom-up": (True, "bottom-up", False, "none", False),
+        "encoder": (True, "none", True, "none", False),
         "rescaled": (True, "none", False, "rescaled", False),
         "stretched": (True, "none", False, "stretched", False),
     }

@@ -106,6 +106,7 @@ def test_parameters_that_each_module_adds() -> None:
     assert of["BDMP"] - of["MSFI"] == 6 * 32 * (9 * 32 + 1) + 4 * 32 * (64 + 1)
     assert of["top-down"] == of["bottom-up"] == of["BDMP"] - 3 * 32 * (9 * 32 + 1)  # the other's convolutions
     assert of["SACWA"] - of["MSFI"] == added["SACWA"] - 129 * 256  # it does without the 1x1 convolution
+    assert of["SACWA"] - of["encoder"] == 16 * 257 + 256 * 17  # the gate: 256 channels to 16 and back
     assert of["SSA"] - of["MSFI"] == of["SCA"] - of["SACWA"] == of["soft"] - of["MSFI"] == added["SSA"]
     assert of["BDMP+SCA"] == of["ALL"]  # they differ in the loss
 
@@ -219,6 +220,7 @@ INTERMEDIATES = {
     "SSA": "integrated logits probability attention", "SCA": "integrated gate logits probability attention",
     "BDMP+SCA": "integrated gate logits probability attention",
     "ALL": "integrated gate logits probability attention", "soft": "integrated logits attention",
+    "top-down": "integrated", "bottom-up": "integrated", "encoder": "integrated",
     "rescaled": "integrated logits attention", "stretched": "integrated logits attention",
 }  # fmt: skip
 

@@ -36,6 +36,7 @@ LOSSES = {
     "soft": 0.03165089,
     "top-down": 0.17464854,
     "bottom-up": 0.18692166,
+    "encoder": 0.15962288,
     "rescaled": 0.19678684,
     "stretched": 0.05673601,
     "other": 0.02407074,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanet.config import Network
-from scanet.model.channel_attention import ChannelAttention
+from scanet.model.channel_attention import ChannelAttention, SemanticsEncoder
 from scanet.model.hourglass import Hourglass, Residual, Stem
 from scanet.model.message_passing import MultiScaleIntegration
 from scanet.model.spatial_attention import SpatialAttention
@@ -30,7 +30,7 @@ class Stack(nn.Module):
         self.hourglass = Hourglass(channels)
         integration = partial(MultiScaleIntegration, shared=config.shared_messages, upsampling=config.upsampling)
         self.msfi = integration(channels, messages=row.messages) if row.msfi else None
-        self.sacwa = ChannelAttention(channels // 2) if row.sacwa else None
+        self.sacwa = (ChannelAttention if row.gate else SemanticsEncoder)(channels // 2) if row.sacwa else None
         # 128 channels become 256 again: SACWA's concatenation does it, else a 1x1 convolution.
         self.widen = nn.Conv2d(channels // 2, channels, 1) if row.msfi and not row.sacwa else None
         self.refine = Residual(channels, channels) if row.msfi or row.block else None
@@ -62,8 +62,10 @@ class Stack(nn.Module):
         features = fused[0]
         if self.msfi is not None:
             out["integrated"] = features = self.msfi(fused)
-        if self.sacwa is not None:
+        if isinstance(self.sacwa, ChannelAttention):
             features, out["gate"] = self.sacwa(features)
+        elif self.sacwa is not None:
+            features = self.sacwa(features)
         if self.widen is not None:
             features = self.widen(features)
         if self.refine is not None:
