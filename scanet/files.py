@@ -93,6 +93,7 @@ def alone(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # settings, which come before all else, do without it
 
+    created = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -108,6 +109,9 @@ def alone(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         with suppress(OSError):  # where an open file cannot be deleted, an empty one stays
             Path(lock.lock_file).unlink()
         lock.release()
+        with suppress(OSError):  # what the block has written in them stays
+            for folder in created:
+                folder.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:

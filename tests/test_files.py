@@ -167,8 +167,11 @@ def test_two_processes_are_not_at_work_on_one_thing(tmp_path: Path, capsys: pyte
 
 
 def test_an_error_frees_what_a_process_was_alone_with(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted), alone(tmp_path / "it", "it"):
+    with pytest.raises(Interrupted), alone(tmp_path / "deep" / "it", "it"):
         raise Interrupted
     assert not list(tmp_path.iterdir())
+    with alone(tmp_path / "deep" / "er" / "it", "it"):
+        (tmp_path / "deep" / "kept").touch()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "deep", tmp_path / "deep" / "kept"]
     with alone(tmp_path / "it", "it"):
         pass
