@@ -213,23 +213,23 @@ def _pair(given: str) -> tuple[str, Any]:
 
 @app.command()
 def plan(
-    module: Annotated[str | None, typer.Option(help=f"A row of Table 2: {', '.join(ROWS)}. Default: SSA.")] = None,
+    module: Annotated[str | None, typer.Argument(help=f"A row of Table 2: {', '.join(ROWS)}. Default: SSA.")] = None,
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
     final: Annotated[bool, typer.Option("--final", help="The final model's two stages instead of a row.")] = False,
-    stacks: Annotated[int | None, typer.Option(help="Default: the preset's, 4 for the final model.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
     data: Annotated[str | None, typer.Option(help="A store; default: the preset's, else drawn persons.")] = None,
     given: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a few steps of a run on this machine and say what the whole of it needs: hours, memory, disk.
 
-    Example: scanet plan --preset paper --final
+    Example: scanet plan SSA --preset paper --set epochs=100
+
+    With --final: of the final model's two stages.
     """
     from scanet import processes, runs
     from scanet.device import pick_device
 
-    settings = _settings(module, final, given, preset=preset, stacks=stacks, epochs=epochs, data=data)
+    settings = _settings(module, final, given, preset=preset, data=data)
     processes.join(pick_device())
     found = runs.plan(final_stages(settings) if final else [settings])
     if processes.rank() == 0:

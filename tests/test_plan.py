@@ -151,7 +151,7 @@ def test_paper_is_planned_before_it_is_trained(
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--preset", "tiny", "--final", "--epochs", "7", "--set", "batch_size=4", "--json"]
+    options = ["--preset", "tiny", "--final", "--set", "epochs=7", "--set", "batch_size=4", "--json"]
     monkeypatch.setattr(sys, "argv", ["scanet", "plan", *options])
     with pytest.raises(SystemExit) as ended:
         cli.main()
