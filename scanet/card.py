@@ -3,7 +3,7 @@
 from textwrap import fill
 
 from scanet import tables
-from scanet.pckh import Scores
+from scanet.pckh import CONVENTION, Scores
 from scanet.results import Record
 
 #: The first line of every card, by which an older one is known.
@@ -32,14 +32,14 @@ Drawn people, made by this package: **synthetic**. The model has seen no photogr
 def card(record: Record, full: Scores, half: Scores, size: int) -> str:
     """Markdown. full, half: flip-test scores with 32-bit and with 16-bit weights. size: of the file, bytes."""
     run, settings = record.run, record.settings
-    rows = {"32-bit weights": full.row(tables.CONVENTION), "16-bit weights, this file": half.row(tables.CONVENTION)}
+    rows = {"32-bit weights": full.row(CONVENTION), "16-bit weights, this file": half.row(CONVENTION)}
     header = "| PCKh@0.5, flip test | " + " | ".join(tables.COLUMNS) + " |"
     lines = [
         f"| {name} | " + " | ".join(f"{row[c]:.2f}" for c in tables.COLUMNS) + " |" for name, row in rows.items()
     ]
     table = "\n".join([header, "|---" * (len(tables.COLUMNS) + 1) + "|", *lines])
     facts = "\n".join(f"| {name} | {value} |" for name, value in tables.facts(record).items())
-    mean = half.row(tables.CONVENTION)["Mean"]
+    mean = half.row(CONVENTION)["Mean"]
     from_joints = settings["dataset"] == "lspet"
     parts = [
         TITLE,
@@ -57,7 +57,7 @@ def card(record: Record, full: Scores, half: Scores, size: int) -> str:
         f"the person's box comes {'from the annotated joints' if from_joints else 'with the annotation'}, so it is "
         f"better placed than a detector's.",
         table,
-        f"Half precision changes the mean by {mean - full.row(tables.CONVENTION)['Mean']:+.3f} points.",
+        f"Half precision changes the mean by {mean - full.row(CONVENTION)['Mean']:+.3f} points.",
         "## Recipe",
         f"| | |\n|---|---|\n{facts}",
         "## Limits",
@@ -81,5 +81,5 @@ def _wrapped(part: str) -> str:
 
 
 def _legs(scores: Scores) -> float:
-    row = scores.row(tables.CONVENTION)
+    row = scores.row(CONVENTION)
     return (row["Hip"] + row["Knee"] + row["Ank."]) / 3

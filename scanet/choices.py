@@ -20,10 +20,9 @@ from scanet.device import pick_device
 from scanet.evaluation import scores
 from scanet.inference import predict, varied
 from scanet.measurements import measure_or_load
-from scanet.pckh import CONVENTIONS
+from scanet.pckh import CONVENTION, CONVENTIONS
 from scanet.runs import Run, run_or_load
 from scanet.stores import open_or_none
-from scanet.tables import CONVENTION
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,16 @@ AttentionPlace = Literal["output", "features"]
 TestMap = Literal["noise-free", "mean"]
 Upsampling = Literal["nearest", "bilinear"]
 
+STRIDE = 4  # pixels of the network's input to a cell of its heat maps
+
 #: Raised by one when the same settings begin to give other weights: records of another recipe are old.
 #: tests/test_recipe.py compares short runs with stored losses and says when that is due.
 RECIPE = 1
+
+
+def stored_resolution(input_size: int) -> int:
+    """Stored pixels along a person's box: a quarter more than the network sees, for crops that zoom in."""
+    return input_size * 5 // 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +161,11 @@ class Settings:
 
     @property
     def heatmap_size(self) -> int:
-        return self.input_size // 4
+        return self.input_size // STRIDE
 
     @property
     def resolution(self) -> int:
-        """Stored pixels along a person's box: a quarter more than the network sees, for crops that zoom in."""
-        return self.input_size * 5 // 4
+        return stored_resolution(self.input_size)
 
     def network(self, joints: int) -> Network:
         return Network(

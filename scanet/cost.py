@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from scanet.config import Network
+from scanet.config import STRIDE, Network
 from scanet.losses import heatmap_loss
 from scanet.model import SCANet
 
@@ -121,7 +121,7 @@ def activations(config: Network, input_size: int, *, bf16: bool) -> int:
 
 def _forward(config: Network, input_size: int, batch_size: int, *, bf16: bool) -> Callable[[], Tensor]:
     """A function that gives the training loss of a batch of nothing."""
-    cells = input_size // 4
+    cells = input_size // STRIDE
     model = SCANet(config)
     images = torch.empty(batch_size, 3, input_size, input_size)
     targets = torch.empty(batch_size, config.joints, cells, cells)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from scanet.config import STRIDE
 from scanet.data.loader import Persons
 from scanet.data.transforms import GREY, to_input
 from scanet.inference import PICTURE, Example, varied
@@ -65,7 +66,7 @@ def examples(
     pictures = (images + GREY).permute(0, 2, 3, 1).numpy()
     maps: list[np.ndarray] = []
     if run.model is not None and run.settings.row.attention != "none":
-        shape = (count, len(run.model.stacks), size // 4, size // 4)
+        shape = (count, len(run.model.stacks), size // STRIDE, size // STRIDE)
         noise = gumbel_difference(shape, torch.Generator().manual_seed(run.settings.seed)) if noisy else None
         model = run.model if tau is None else varied(run.model, tau=tau)
         outs = model(persons.images(squares, index, size)[0], noise)[1]

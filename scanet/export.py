@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from scanet import card, results, stores, tables
+from scanet import card, results, stores
 from scanet.config import resolve
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import predictions_of, scores
 from scanet.files import UserError, whole_file
+from scanet.pckh import CONVENTION
 
 #: Points of mean PCKh that half precision may cost.
 TOLERANCE = 2.0
@@ -40,7 +41,7 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
             scores(predictions_of(network.to(device), persons, size, "flip", progress=progress), store, rows)
             for network in (model, results.load_network(temporary))
         ]
-        full, half = (found.row(tables.CONVENTION)["Mean"] for found in both)
+        full, half = (found.row(CONVENTION)["Mean"] for found in both)
         if half < full - TOLERANCE:
             raise UserError(
                 f"16-bit weights of {record.name} score {half:.2f} where 32-bit ones score {full:.2f}: "

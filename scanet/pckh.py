@@ -61,6 +61,7 @@ CONVENTIONS = {
     ),
     "mmpose": Convention(strict=True, pooled=True, head=("head-top",), whose="open-mmlab/mmpose"),
 }
+CONVENTION = "plain"  # where nothing else is said
 
 
 def _percent(part: int, whole: int) -> float:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from scanet import results
 from scanet.colours import limb_colour
-from scanet.config import Tta
+from scanet.config import Tta, stored_resolution
 from scanet.data.loader import Squares
 from scanet.data.store import cut_square, paste, zoom_of
 from scanet.data.transforms import BOX
@@ -152,7 +152,7 @@ class Predictor:
         inside = [_inside(box, photo) for box in ([whole] if boxes is None else boxes)]
         if not inside:
             return []
-        resolution = self.input_size * 5 // 4
+        resolution = stored_resolution(self.input_size)
         corners = np.array(inside).reshape(-1, 2, 2)
         middle = (corners[:, 0] + corners[:, 1] / 2) * photo.zoom - 0.5  # of `photo.picture`, pixel centres
         # As in training, but never more than the photograph is long: there is nobody outside of it.

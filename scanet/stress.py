@@ -18,9 +18,9 @@ from scanet.files import UserError
 from scanet.inference import predict
 from scanet.measurements import measure_or_load
 from scanet.model import SCANet
+from scanet.pckh import CONVENTION
 from scanet.runs import Run, run_or_load
 from scanet.stores import drawn_for_testing
-from scanet.tables import CONVENTION
 
 AXES = ("part_scale", "clutter")
 REFERENCE = "Baseline"

@@ -12,13 +12,12 @@ from pandas.io.formats.style import Styler
 from scanet import cost
 from scanet.config import ROWS, Network
 from scanet.files import UserError, home
-from scanet.pckh import CONVENTIONS, Scores
+from scanet.pckh import CONVENTION, CONVENTIONS, Scores
 from scanet.results import Record, one_preset, short
 from scanet.statistics import row_difference, row_mean
 from scanet.temperature import NOISE
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
-CONVENTION = "plain"  # Table 2's
 PRINTED = "printed"  # the source of the paper's numbers; "paper" is a preset
 LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours", "Verdict", "Runs")
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from scanet import maps
-from scanet.config import ROWS
+from scanet.config import ROWS, STRIDE
 from scanet.data import transforms
 from scanet.data.heatmaps import decode
 from scanet.data.loader import Persons
@@ -16,7 +16,7 @@ from scanet.data.store import Store
 from scanet.device import autocast
 from scanet.inference import varied
 from scanet.model import SCANet, gumbel_difference
-from scanet.pckh import PCK
+from scanet.pckh import CONVENTION, PCK
 
 #: Half decades around the paper's choice of 1 (§3.3.3), far into both limits of §2.3.
 TAUS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -81,23 +81,23 @@ def measure(
         images, matrix = persons.images(squares, here, size)
         place = persons.center[here], persons.zoom[here], matrix, size
         truth = transforms.to_input(persons.joints[here], *place)
-        draw = gumbel_difference((len(index), len(model.stacks), size // 4, size // 4), noise_source)
+        draw = gumbel_difference((len(index), len(model.stacks), size // STRIDE, size // STRIDE), noise_source)
         for tau, noisy in cases:
             with autocast(device):
                 heatmaps, outs = networks[tau](images, draw if noisy else None)
-            joints = transforms.to_photograph(decode(heatmaps[:, -1].float())[0] * 4, *place)
+            joints = transforms.to_photograph(decode(heatmaps[:, -1].float())[0] * STRIDE, *place)
             chosen = rows[index.numpy()]
             metrics[tau, noisy].update(joints.double().cpu().numpy(), store.joints[chosen], store.head_size[chosen])
             for stack, out in enumerate(outs, start=1):
                 attention = out["attention"][:, 0].float()
                 values = [each(attention) for each in MEASURES]
-                values += [each(attention, truth / 4, visible[here]) for each in MEASURES_OF_PERSONS]
+                values += [each(attention, truth / STRIDE, visible[here]) for each in MEASURES_OF_PERSONS]
                 found.setdefault((tau, noisy, stack), []).append(torch.stack(values, dim=1).cpu().numpy())
     names = [each.__name__ for each in (*MEASURES, *MEASURES_OF_PERSONS)]
     lines = []
     for (tau, noisy, stack), parts in found.items():
         means = np.nanmean(np.concatenate(parts), axis=0)
-        pckh = metrics[tau, noisy].compute().row("plain")["Mean"]
+        pckh = metrics[tau, noisy].compute().row(CONVENTION)["Mean"]
         lines.append(
             {"tau": tau, "noise": noisy, "stack": stack, "pckh": pckh} | dict(zip(names, means, strict=True))
         )

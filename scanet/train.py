@@ -32,7 +32,7 @@ from scanet.files import UserError, whole_file
 from scanet.inference import predict
 from scanet.losses import heatmap_loss
 from scanet.model import SCANet, gumbel_difference
-from scanet.pckh import PCK
+from scanet.pckh import CONVENTION, PCK
 
 #: §3.1: "drop the learning rate by 10 at the 150th, 170th, and 200th epoch"; the length is PN's script's.
 DROPS, OF_EPOCHS = (150, 170, 200), 250
@@ -289,7 +289,7 @@ def validate(model: SCANet, persons: Persons, settings: Settings) -> float:
     store, rows = persons.store, persons.rows
     metric = PCK(store.skeleton)
     metric.update(predictions.joints, store.joints[rows], store.head_size[rows])
-    return reduce(add, processes.gather(metric)).compute().row("plain")["Mean"]
+    return reduce(add, processes.gather(metric)).compute().row(CONVENTION)["Mean"]
 
 
 def average_statistics(model: nn.Module) -> None:

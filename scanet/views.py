@@ -19,6 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from scanet.config import STRIDE
 from scanet.data.heatmaps import decode
 from scanet.data.loader import Persons
 from scanet.data.store import Store
@@ -132,7 +133,7 @@ def look(model: SCANet, picture: Picture, state: State) -> View:
 
     noisy = None
     if model.config.row.attention == "sharper":
-        cells = picture.pixels.shape[-1] // 4
+        cells = picture.pixels.shape[-1] // STRIDE
         source = torch.Generator().manual_seed(state.noise)
         noisy = passed(gumbel_difference((1, model.config.stacks, cells, cells), source))
     return View(picture.image, picture.truth, passed(None), noisy)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from scanet.config import Settings
+from scanet.config import STRIDE, Settings
 from scanet.data.heatmaps import WINDOW
 from scanet.data.store import Store
 from scanet.data.transforms import BOX, GREY, Augmentation
@@ -41,12 +41,12 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         matrix = stretch * np.array([[cos * mirrored, -sin], [sin * mirrored, cos]])
         canvas = torch.from_numpy(self.store.crops([row], workers=1)).float()
         image = (crop(canvas, matrix, size)[0] * draw.colour[i][:, None, None]).clamp(0, 1) - GREY
-        target = torch.zeros(len(flip), size // 4, size // 4)
+        target = torch.zeros(len(flip), size // STRIDE, size // STRIDE)
         inverse = np.linalg.inv(matrix)
         for joint in range(len(flip)):
             x, y = self.store.joints[row, flip[joint] if draw.flip[i] else joint]
             offset = (np.array([x, y]) - self.store.center[row]) * self.store.zoom[row]
-            draw_joint(target[joint], (inverse @ offset + size / 2) / 4, self.settings.sigma)
+            draw_joint(target[joint], (inverse @ offset + size / 2) / STRIDE, self.settings.sigma)
         return image, target
 
 
@@ -120,7 +120,7 @@ def six_scale(model: SCANet, store: Store, rows: np.ndarray, size: int, device: 
     """Joints (n, j, 2) in the photographs' pixels: person by person, crop by crop, each with its mirror image."""
     model.eval()
     flip = store.skeleton.flip
-    side = round(PYRAMID[-1] * FINE * size // 4)
+    side = round(PYRAMID[-1] * FINE * size // STRIDE)
     found = np.zeros((len(rows), len(flip), 2))
     for n, row in enumerate(rows.tolist()):
         canvas = torch.from_numpy(store.crops([row], workers=1)).float()
