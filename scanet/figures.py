@@ -255,6 +255,13 @@ def by_length(histories: pd.DataFrame) -> Figure:
     return figure
 
 
+def _legend(ax: Axes) -> tuple[list[Any], list[str]]:
+    """The legend's handles and texts: seaborn's without the names of its variables, and a number is a stack's."""
+    pairs = zip(*ax.get_legend_handles_labels(), strict=True)
+    shown = [(h, f"stack {t}" if t.isdigit() else t) for h, t in pairs if t not in ("map", "stack", "module")]
+    return [h for h, _ in shown], [t for _, t in shown]
+
+
 def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
     """PCKh, sharpness, irregularity and roughness against tau: a line for each stack, with and without noise.
 
@@ -286,14 +293,9 @@ def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
         ax.axvline(trained_tau, color=GREY, linewidth=1, linestyle=":")
         ax.set(xscale="log", xlabel="τ", ylabel="", ylim=(0, None))
         ax.set_title(label, fontsize=10)
-    handles, texts = grid[0, 1].get_legend_handles_labels()
+    handles, texts = _legend(grid[0, 1])
     grid[0, 1].get_legend().remove()
-    shown = [
-        (h, f"stack {t}" if t.isdigit() else t)
-        for h, t in zip(handles, texts, strict=True)
-        if t not in ("map", "stack")
-    ]
-    figure.legend(*zip(*shown, strict=True), loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
+    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False, fontsize=9)
     return figure
 
 
@@ -323,13 +325,7 @@ def gradient_norms(table: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
     below.set(yscale="log", xlabel="epoch", ylabel="SSA / soft")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in (above, below):
-        handles, texts = ax.get_legend_handles_labels()
-        shown = [
-            (h, f"stack {t}" if t.isdigit() else t)
-            for h, t in zip(handles, texts, strict=True)
-            if t not in ("map", "stack", "module")
-        ]
-        ax.legend(*zip(*shown, strict=True), frameon=False, fontsize=9, ncols=2)
+        ax.legend(*_legend(ax), frameon=False, fontsize=9, ncols=2)
     return figure
 
 

@@ -30,7 +30,7 @@ REFERENCE = "Baseline"
 class Stress:
     """persons: drawn for each value. steps: values on each axis, evenly from 0 to 1, 2 or more."""
 
-    persons: int = 100
+    persons: int = 400
     steps: int = 5
 
 
