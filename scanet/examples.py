@@ -6,8 +6,9 @@ import torch
 from scanet.config import STRIDE
 from scanet.data.loader import Persons
 from scanet.data.transforms import GREY, to_input
-from scanet.inference import PICTURE, Example, varied
+from scanet.inference import varied
 from scanet.model import gumbel_difference
+from scanet.pictures import PICTURE, Example
 from scanet.runs import Run
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, limb_colour
 from scanet.config import ROWS
-from scanet.inference import Example, View
+from scanet.pictures import Example, View
 from scanet.skeleton import Skeleton
 from scanet.temperature import NOISE
 

@@ -21,8 +21,6 @@ from scanet.skeleton import SKELETONS
 PYRAMID = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 #: Points of the frame in which the pyramid's maps are averaged, for each cell of the plain crop.
 FINE = 4
-#: Pixels of a side of the picture in an `Example` or a `View`.
-PICTURE = 256
 
 
 @dataclass(frozen=True)
@@ -31,24 +29,6 @@ class Predictions:
 
     joints: np.ndarray
     heat: np.ndarray
-
-
-@dataclass(frozen=True)
-class Example:
-    """A validation person as a picture shows it.
-
-    image: (s, s, 3) in [0, 1]; joints, truth: (j, 2) edge coordinates in it; heat: (j,). attention: one map (h, w)
-    for each stack, none if the row has none or the weights are missing. rank: of 0 to 1, by `value`, which is the
-    mean error in head sizes if nothing else is said; 0 is then the best.
-    """
-
-    image: np.ndarray
-    joints: np.ndarray
-    truth: np.ndarray
-    heat: np.ndarray
-    attention: list[np.ndarray]
-    rank: float
-    value: float
 
 
 def varied(model: SCANet, **changes: Any) -> SCANet:
@@ -60,27 +40,6 @@ def varied(model: SCANet, **changes: Any) -> SCANet:
         other = SCANet(replace(model.config, **changes))
     other.load_state_dict(model.state_dict(), assign=True)
     return other.train(model.training)
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """One pass over one picture, as a stack sees it. joints: (j, 2) edge coordinates in the picture; heatmap: (h, w);
-    attention: (h, w), None if the row has none.
-    """
-
-    joints: np.ndarray
-    heatmap: np.ndarray
-    attention: np.ndarray | None
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A picture (s, s, 3) in [0, 1], its annotation (j, 2) if there is one, and the looks without and with noise."""
-
-    image: np.ndarray
-    truth: np.ndarray | None
-    quiet: Look
-    noisy: Look | None
 
 
 def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) -> Float[Tensor, "b j h w"]:

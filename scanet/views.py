@@ -25,10 +25,11 @@ from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.data.transforms import GREY, to_input
 from scanet.files import UserError
-from scanet.inference import PICTURE, Look, View, varied
+from scanet.inference import varied
 from scanet.model import SCANet, gumbel_difference
 from scanet.model.spatial_attention import SpatialAttention
 from scanet.photo import read
+from scanet.pictures import PICTURE, Look, View
 from scanet.skeleton import SKELETONS
 
 
