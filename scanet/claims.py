@@ -17,7 +17,7 @@ not measured: no preset's report has measured it.
 
 Intervals of the differences under one topic are widened by Holm's correction for the number that it states; what is
 counted exactly, such as parameters, needs no seeds. A row that experiments/report.yaml lists for a preset is judged
-by the seeds listed there alone, so that nobody adds seeds until a verdict pleases.
+by the seeds listed there alone: one counts when it is written down, not as soon as it is there.
 """
 
 import math
@@ -245,14 +245,16 @@ def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate 
 
 
 def _cell(lines: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
-    """The lines that have the wanted values: one, any of a list, or that of another column."""
+    """The lines with the wanted values: one, another column's, or those of a list, none if one of them is lacking."""
     chosen = np.ones(len(lines), bool)
     for name, value in wanted.items():
         if name not in lines.columns:
             raise UserError(f"paper.yaml: no column {name!r} is measured: choose from {', '.join(lines.columns)}")
         of = lines[value] if isinstance(value, str) and value in lines.columns else value
         chosen &= lines[name].isin(of) if isinstance(of, list) else lines[name] == of
-    return lines[chosen]
+    found = lines[chosen]
+    whole = all(set(of) <= set(found[name]) for name, of in wanted.items() if isinstance(of, list))
+    return found if whole else found[:0]
 
 
 def count(claim: Claim) -> float:

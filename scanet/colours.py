@@ -1,6 +1,6 @@
 """The colours of all pictures: Okabe and Ito's, which colour-blind readers can tell apart. Imports nothing heavy."""
 
-BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777", "#000000"
+BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777", "#000000"
 
 #: Whose numbers they are: the paper's as printed, and each preset's.
 PRESET_COLOURS = {

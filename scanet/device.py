@@ -67,7 +67,7 @@ def free_memory(device: torch.device) -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-        return min(available, job_limit())
+        return min(available, job_memory()[1])
     except (OSError, StopIteration):  # not on this operating system
         return 4 * 2**30
 
@@ -79,31 +79,39 @@ def memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return free_memory(device)
-    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), job_limit())
+    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), job_memory()[0])
 
 
-def job_limit(root: Path = Path("/")) -> int:
-    """Bytes that Linux lets this process's control group take, a Slurm job's or a container's: the smallest limit of
-    the group and of those it lies in, `sys.maxsize` if there is none. root: of the file system, for the tests.
+def job_memory(root: Path = Path("/")) -> tuple[int, int]:
+    """Bytes that Linux lets this process's control group take, a Slurm job's or a container's, and those still free.
+
+    Of the group and of those it lies in, the smallest; `sys.maxsize` where there is no limit. What is kept of files
+    and can be dropped is free. root: of the file system, for the tests.
     """
-    limits = [sys.maxsize]
+    most = free = sys.maxsize
     try:
         groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()]
     except OSError:  # not on this operating system
-        return sys.maxsize
+        return most, free
     for _, controllers, path in groups:
         if not controllers:  # version 2
-            top, name = root / "sys/fs/cgroup", "memory.max"
+            top, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            top, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
         group = top / path.lstrip("/")
         for folder in (group, *group.parents):
-            if folder.is_relative_to(top) and (folder / name).is_file():
-                found = (folder / name).read_text(encoding="ascii").strip()
-                limits += [int(found)] if found.isdigit() else []  # "max": none
-    return min(limits)
+            if not folder.is_relative_to(top) or not (folder / limit).is_file():
+                continue
+            allowed = (folder / limit).read_text(encoding="ascii").strip()
+            if allowed.isdigit():  # else "max": no limit
+                used = int((folder / usage).read_text(encoding="ascii"))
+                lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+                kept = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+                most = min(most, int(allowed))
+                free = min(free, max(0, int(allowed) - used + kept))
+    return most, free
 
 
 #: What libraries say in a RuntimeError: oneDNN, CUDA, and cuBLAS and cuDNN.

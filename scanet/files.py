@@ -1,5 +1,6 @@
 """Where things live, how files are written, and the one error that users see."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class UserError(Exception):
@@ -91,27 +92,34 @@ def alone(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         UserError: another process is, and `wait` is False. A killed one is not in the way, as the system takes its
             lock from it.
     """
-    from filelock import FileLock, Timeout  # settings, which come before all else, do without it
-
     created = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        if not wait:
-            raise UserError(f"another process is at work on {what}: wait for it, or stop it") from error
-        print(f"Waiting for another process that is at work on {what}.", file=sys.stderr)
-        lock.acquire()
+    lock = path.with_name(f".{path.name}.lock")
+    file = _locked(lock, what, wait)
     try:
         yield
     finally:
-        with suppress(OSError):  # where an open file cannot be deleted, an empty one stays
-            Path(lock.lock_file).unlink()
-        lock.release()
+        lock.unlink()  # while it is held: who has opened it meanwhile sees that it is gone
+        file.close()
         with suppress(OSError):  # what the block has written in them stays
             for folder in created:
                 folder.rmdir()
+
+
+def _locked(lock: Path, what: str, wait: bool) -> IO[str]:
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not wait:
+                file.close()
+                raise UserError(f"another process is at work on {what}: wait for it, or stop it") from error
+            print(f"Waiting for another process that is at work on {what}.", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # deleted by the process that held it: a third one may hold a new file of that name
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -375,7 +375,7 @@ def one_preset(records: Sequence[Record]) -> str:
     """The preset of all records.
 
     Raises:
-        UserError: they have several, or the preset or the training code has changed between two of them, or one has
+        UserError: they have several, or the preset or the training has changed between two of them, or one has
             seen the persons that it is scored on: the numbers do not compare.
     """
     for record in records:

@@ -148,7 +148,7 @@ def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: boo
     predictions = predictions_of(
         model.to(device), Persons(store, rows, device), record.settings["input_size"], tta, progress=progress
     )
-    with alone(record.folder, record.name):
+    with alone(record.folder, record.name, wait=True):
         record = results.load(record.folder) or record  # with the scores that another process may have added
         return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
 

@@ -366,9 +366,9 @@ def reach(differences: pd.DataFrame) -> str:
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
     several = differences[differences["seeds"] > 1]
     return " ".join(
-        f"On `{preset}` ({of['seeds'].min():.0f} seeds, corrected for their number) half an interval is "
-        f"{of['half'].median():.1f} points in the median and {of['half'].min():.1f} at the least; the largest "
-        f"difference that the paper prints is {printed.max():.2f}."
+        f"On `{preset}` ({of['seeds'].min():.0f} seeds or more, corrected for the number of comparisons) half an "
+        f"interval is {of['half'].median():.1f} points in the median and {of['half'].min():.1f} at the least; the "
+        f"largest difference that the paper prints is {printed.max():.2f}."
         for preset, of in several.groupby(level="Source", sort=False)
     )
 

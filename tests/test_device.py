@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scanet.device import autocast, describe, free_memory, job_limit, memory, within_memory
+from scanet.device import autocast, describe, free_memory, job_memory, memory, within_memory
 from scanet.files import UserError
 
 CPU = torch.device("cpu")
@@ -74,29 +74,37 @@ def test_bf16_is_used_where_the_processor_has_it(
     assert ("bf16" in describe(CPU)) == expected
 
 
+V1 = "memory/job/memory."
+
+
 @pytest.mark.parametrize(
-    ("group", "files", "expected"),
+    ("group", "files", "most", "free"),
     [
-        ("0::/job/step\n", {"job/memory.max": "8000", "job/step/memory.max": "max"}, 8000),
-        ("0::/job/step\n", {"job/memory.max": "8000", "job/step/memory.max": "500\n"}, 500),
-        ("4:cpu:/x\n3:memory,hugetlb:/job\n", {"memory/job/memory.limit_in_bytes": "700"}, 700),
-        ("0::/job\n", {}, sys.maxsize),
-        ("", {"memory.max": "1"}, sys.maxsize),
+        ("0::/job/step\n", {"job/memory.max": "8000", "job/memory.current": "3000", "job/step/memory.max": "max"},
+         8000, 5200),
+        ("0::/job/step\n", {"job/memory.max": "8000", "job/memory.current": "7000", "job/step/memory.max": "5000\n",
+         "job/step/memory.current": "400"}, 5000, 1200),
+        ("4:cpu:/x\n3:memory,hugetlb:/job\n", {f"{V1}limit_in_bytes": "700", f"{V1}usage_in_bytes": "990"}, 700, 0),
+        ("0::/job\n", {}, sys.maxsize, sys.maxsize),
+        ("", {"memory.max": "1"}, sys.maxsize, sys.maxsize),
     ],
-)
-def test_a_job_has_no_more_memory_than_its_group(
-    group: str, files: dict[str, str], expected: int, tmp_path: Path
+)  # fmt: skip
+def test_a_job_has_no_more_memory_than_its_groups(
+    group: str, files: dict[str, str], most: int, free: int, tmp_path: Path
 ) -> None:
-    assert job_limit(tmp_path) == sys.maxsize
-    for name, text in {"proc/self/cgroup": group, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
+    """200 bytes of what each uses are kept of files."""
+    assert job_memory(tmp_path) == (sys.maxsize, sys.maxsize)
+    stats = {f"{name.rpartition('/')[0]}/memory.stat": "anon 5\ninactive_file 200\nfile 9\n" for name in files}
+    there = {f"sys/fs/cgroup/{name}": text for name, text in {**files, **stats}.items()}
+    for name, text in {"proc/self/cgroup": group, **there}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert job_limit(tmp_path) == expected
+    assert job_memory(tmp_path) == (most, free)
 
 
 def test_memory_is_what_the_job_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanet.device.job_limit", lambda: 1000)
-    assert free_memory(CPU) == memory(CPU) == 1000
+    monkeypatch.setattr("scanet.device.job_memory", lambda: (1000, 300))
+    assert (memory(CPU), free_memory(CPU)) == (1000, 300)
 
 
 @pytest.mark.parametrize(

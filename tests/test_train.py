@@ -370,6 +370,24 @@ def test_a_loss_that_is_no_number_names_the_learning_rate(store: Store, tmp_path
     assert list(tmp_path.iterdir()) == []  # nothing to go on from
 
 
+def test_weights_that_are_no_numbers_are_told_apart_from_the_loss(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last step, when no loss has seen them yet."""
+    step, steps = torch.optim.RMSprop.step, []
+
+    def last_breaks(self: torch.optim.RMSprop) -> None:
+        step(self)
+        steps.append(1)
+        if len(steps) == 2:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0][0] = torch.inf
+
+    monkeypatch.setattr(torch.optim.RMSprop, "step", last_breaks)
+    with pytest.raises(UserError, match=r"^the weights became infinite or NaN in epoch 1"):
+        run(tiny(epochs=1), store, tmp_path)
+
+
 def test_synchronised_statistics_are_for_gpus(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="sync_batch_norm is for GPUs, and this is a cpu: leave it out"):
         run(tiny(sync_batch_norm=True), store, tmp_path)

@@ -78,7 +78,10 @@ def fill(
     if resolution < 16:
         raise UserError(f"A store's resolution is {resolution} pixels and must be at least 16: choose e.g. 256.")
     header = _sha256(json.dumps([VERSION, dataset, resolution, MARGIN, QUALITY]).encode(), _annotations(persons))
-    with alone(path, str(path), wait=True):
+    done = _finished(path, header, images)
+    if done is not None:
+        return done
+    with alone(path, str(path), wait=True):  # and it may be finished then
         return _finished(path, header, images) or _fill(path, persons, images, dataset, resolution, header, progress)
 
 
