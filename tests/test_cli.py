@@ -58,7 +58,7 @@ def test_compare_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: p
     printed = capsys.readouterr().out
     difference = row_difference(*(results.seeds(resolve(module=m, preset="synthetic")) for m in ("SSA", "soft")))
     assert printed == f"MSFI+SSA − MSFI+soft, synthetic, flip: {difference}\n"
-    assert "], 3 seeds" in printed
+    assert "], 4 seeds" in printed
 
 
 def test_info_prints_every_rows_count(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
