@@ -1,5 +1,6 @@
 """The training loss: mean squared error of heat maps with intermediate supervision, plain or hard-mined."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -13,11 +14,13 @@ def heatmap_loss(
     """Mean over pixels, joints and persons, summed over the stacks (PHT).
 
     top_k: "hard point mining" (§3.1) keeps only the joints of each person with the largest error, in every stack
-    by itself. The paper does not define it; this follows CPN's online hard keypoint mining, which keeps 8, but for
-    joints without annotation: here they compete too, by their empty targets.
+    by itself. The paper does not define it; this follows CPN's online hard keypoint mining, which keeps 8. As there,
+    a joint with an empty target, for want of an annotation or of a place in the crop, has no error to be mined.
     """
     each = F.mse_loss(heatmaps.float(), targets[:, None].expand_as(heatmaps), reduction="none")
     error = each.mean(dim=(3, 4))  # (b, stacks, j)
-    if top_k is not None and top_k < error.shape[2]:
-        error = error.topk(top_k, dim=2).values
+    if top_k is not None:
+        placed = targets.flatten(2).any(dim=2)  # (b, j)
+        error = torch.where(placed[:, None], error, 0.0)
+        error = error.topk(min(top_k, error.shape[2]), dim=2).values
     return error.mean(dim=(0, 2)).sum()

@@ -164,5 +164,5 @@ def measure_gradients(runs: Sequence[Run], dials: gradients.Dials, *, progress: 
         finished = {run.settings.module: copy.deepcopy(run.model) for run in runs if run.model is not None}
         return gradients.measure(settings, dials, store, pick_device(), finished, progress=progress)
 
-    version = f"2, recipe {results.RECIPE}"  # which the short training follows
+    version = f"2, recipe {settings.row.recipe}"  # which the short training follows
     return measure_or_load(settings, "gradients", dials, measure, sources=runs, store=store, version=version)

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from scanet.config import EPHEMERAL, PRESETS, RECIPE, ROWS, Network, Row, Settings
+from scanet.config import EPHEMERAL, PRESETS, ROWS, Network, Row, Settings
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
@@ -70,13 +70,14 @@ def key_of(settings: Settings, experiment: str, fingerprint: str, start: "Record
     chosen = {name: value for name, value in settings.identity().items() if value != defaults[name]}
     before = {} if start is None else {"start": start.run["key"]}
     code = {"code": training_code(settings.module)} if _follows_code(settings.preset, settings.module) else {}
-    return digest(experiment=experiment, settings=chosen, data=fingerprint, recipe=RECIPE, **before, **code)
+    recipe = settings.row.recipe
+    return digest(experiment=experiment, settings=chosen, data=fingerprint, recipe=recipe, **before, **code)
 
 
 def _follows_code(preset: str, module: str) -> bool:
     """Whether a run is old as soon as the code that trains has changed: one that is cheap, or of a row of one's own.
 
-    For the others RECIPE says so.
+    For the others `Row.recipe` says so.
     """
     return preset in EPHEMERAL or ROWS[module].place == "ours"
 
@@ -202,7 +203,7 @@ class Record:
         start: the run that it would start from now.
         """
         now = settings.identity()
-        # A setting younger than the record had the effect of its default, else RECIPE would have been raised.
+        # A setting younger than the record had the effect of its default, else `Row.recipe` would have been raised.
         then = {f.name: f.default for f in fields(Settings)} | self.settings
         names = sorted(name for name in now if now[name] != then[name])
         if names:
@@ -212,7 +213,7 @@ class Record:
         other_code = _follows_code(settings.preset, settings.module) and self.run.get("code") != training_code(
             settings.module
         )
-        if self.run.get("recipe") != RECIPE or other_code:
+        if self.run.get("recipe") != settings.row.recipe or other_code:
             return f"it was made by other training code (commit {short(self.run['commit'])})"
         began = self.run.get("start", {}).get("key")
         if start is not None and began != start.run["key"]:
@@ -390,7 +391,8 @@ def one_preset(records: Sequence[Record]) -> str:
     for record in records:
         preset, module = record.settings["preset"], record.settings["module"]
         code = record.run.get("code") if _follows_code(preset, module) else None
-        for what, by in (("recipe", record.run.get("recipe")), (module, code)):
+        behind = ROWS[module].recipe - record.run.get("recipe", 0)  # 0 for all, or all are as old
+        for what, by in (("recipe", behind), (module, code)):
             other, before = made.setdefault(what, (record, by))
             if by != before:
                 raise UserError(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from scanet import cost, processes, results, stores
-from scanet.config import EPHEMERAL, RECIPE, Settings, Tta, final_stages
+from scanet.config import EPHEMERAL, Settings, Tta, final_stages
 from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.device import describe, peak_memory, pick_device
@@ -190,7 +190,7 @@ def _train(
         "settings": settings.identity(),
         "overrides": results.overrides(settings, experiment, start),
         "key": key,
-        "recipe": RECIPE,
+        "recipe": settings.row.recipe,
         "code": code,
         "data": {
             "dataset": store.dataset,

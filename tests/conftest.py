@@ -1,6 +1,8 @@
 """Shapes in annotations are checked while the tests run, and nowhere else."""
 
+import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test or a module (`usefixtures`): records and data are those of its own project folder."""
     monkeypatch.setenv("SCANET_HOME", str(project))
+
+
+@pytest.fixture
+def raise_recipes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, every row's training gives other weights than those of the records."""
+
+    def change() -> None:
+        rows = {name: dataclasses.replace(row, recipe=row.recipe + 1) for name, row in scanet.config.ROWS.items()}
+        monkeypatch.setattr(scanet.config, "ROWS", rows)
+
+    return change
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,19 @@ def test_hard_mining_keeps_the_hardest_of_each_person_in_each_stack() -> None:
         assert heatmap_loss(heatmaps, targets, k).item() == pytest.approx(value, rel=1e-5)
 
 
+def test_a_joint_without_a_target_is_not_mined() -> None:
+    """The plain loss trains it towards an empty map; hard mining takes others, however wrong its map is."""
+    heatmaps, targets = constant_errors([[[100.0, 9.0, 4.0]], [[50.0, 60.0, 3.0]]])
+    for person, joint in ((0, 0), (1, 0), (1, 1)):
+        heatmaps[person, :, joint] -= targets[person, joint]
+        targets[person, joint] = 0.0
+    assert heatmap_loss(heatmaps, targets).item() == pytest.approx((113 + 113) / 6, rel=1e-5)
+    # with too few that have one, none takes their place
+    expected = {1: (9 + 3) / 2, 2: (13 + 3) / 4, 3: (13 + 3) / 6, 4: (13 + 3) / 6}
+    for k, value in expected.items():
+        assert heatmap_loss(heatmaps, targets, k).item() == pytest.approx(value, rel=1e-5)
+
+
 def test_only_the_kept_joints_have_a_gradient() -> None:
     heatmaps, targets = constant_errors([[[1.0, 9.0, 4.0], [7.0, 0.5, 2.0]]])
     heatmaps.requires_grad_()
@@ -57,7 +70,7 @@ def test_keeping_all_joints_is_the_plain_loss(seed: int, stacks: int, joints: in
     targets = torch.randn(2, joints, 4, 4, generator=random)
     plain = heatmap_loss(heatmaps, targets)
     for k in (None, joints, joints + 1):
-        assert torch.equal(heatmap_loss(heatmaps, targets, k), plain)
+        torch.testing.assert_close(heatmap_loss(heatmaps, targets, k), plain)
     slow = sum((heatmaps[:, i] - targets).square().mean() for i in range(stacks))
     torch.testing.assert_close(plain, slow)
     mined = [heatmap_loss(heatmaps, targets, k).item() for k in range(1, joints + 1)]

@@ -1,6 +1,7 @@
 """Measurements of finished runs: their folders, and when they are made again."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -60,7 +61,7 @@ def test_a_measurement_is_written_whole_and_loaded_while_it_is_todays(run: Run) 
 
 
 def test_a_measurement_without_sources_depends_on_settings_data_and_recipe(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, raise_recipes: Callable[[], None]
 ) -> None:
     def key(settings=run.settings) -> str:  # type: ignore[no-untyped-def]
         return measure_or_load(settings, "alone", Dials(), counted, store=run.store).measurement.run["key"]
@@ -68,7 +69,7 @@ def test_a_measurement_without_sources_depends_on_settings_data_and_recipe(
     first = key()
     assert key() == first
     assert key(dataclasses.replace(run.settings, learning_rate=0.1)) != first
-    monkeypatch.setattr(results, "RECIPE", 0)
+    raise_recipes()
     assert key() != first
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,10 @@ def test_a_record_takes_up_the_scores_of_six_scales(
     assert not np.array_equal(found["joints_six-scale"], found["joints"])
 
 
-def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "RECIPE", 0)
+def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(
+    run: Run, monkeypatch: pytest.MonkeyPatch, raise_recipes: Callable[[], None]
+) -> None:
+    raise_recipes()
     assert "other training code" in run.record.outdated(run.settings, None)
     monkeypatch.setattr(runs, "EPHEMERAL", ())
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
@@ -385,14 +388,16 @@ print(results.training_code("SSA"))
     assert found.stdout.strip() == results.training_code("SSA")
 
 
-def test_a_store_that_cannot_be_read_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_read_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, raise_recipes: Callable[[], None]
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise UserError("the store is broken")
 
     monkeypatch.setattr(stores, "open_store", broken)
     with pytest.raises(UserError, match="the store is broken"):  # it is there, and not merely absent
         run_or_load(run.settings, progress=False)
-    monkeypatch.setattr(results, "RECIPE", 0)
+    raise_recipes()
     with pytest.raises(UserError, match="the store is broken"):
         run_or_load(run.settings, progress=False)
 

@@ -89,7 +89,7 @@ def loss_of(heatmaps: Tensor, target: Tensor, top_k: int | None) -> Tensor:
         if top_k is None:
             loss = loss + nn.MSELoss()(heatmaps[:, stack], target)
         else:
-            each = ((heatmaps[:, stack] - target) ** 2).mean(dim=(2, 3))
+            each = ((heatmaps[:, stack] - target) ** 2).mean(dim=(2, 3)) * target.flatten(2).any(dim=2)
             loss = loss + each.topk(top_k, dim=1)[0].mean()
     return loss
 
