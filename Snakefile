@@ -42,6 +42,7 @@ NOTEBOOKS = {
     "budget": (["Baseline", "SSA"], [None]),
     "attention": (["MSFI", "SSA", "soft"], EACH),
     "temperature": (["SSA"], EACH),
+    "gates": (["SACWA"], EACH),
     "gradients": (["SSA", "soft", "MSFI"], EACH),
     "qualitative": (["SSA"], [0]),
     "stress": (TABLE2, [None]),

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, limb_colour
 from scanet.config import ROWS
+from scanet.gates import BAND, OWN
 from scanet.pictures import Example, View
 from scanet.skeleton import Skeleton
 from scanet.temperature import NOISE
@@ -296,6 +297,29 @@ def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
     handles, texts = _legend(grid[0, 1])
     grid[0, 1].get_legend().remove()
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False, fontsize=9)
+    return figure
+
+
+def gates(table: pd.DataFrame) -> Figure:
+    """Each channel's own gate, in the order of its mean, with a band of the persons (`gates.BAND`): by stack.
+
+    table: of `gates.measure`, of one network.
+    """
+    own = table[table["gate"] == OWN]
+    stacks = sorted(own["stack"].unique())
+    figure, axes = plt.subplots(
+        1, len(stacks), figsize=(WIDTH, 2.8), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, stack in zip(axes.flat, stacks, strict=True):
+        channels = own[own["stack"] == stack].sort_values("mean")
+        order = np.arange(1, len(channels) + 1)
+        inside = f"{100 * (BAND[1] - BAND[0]):g} % of the persons"
+        ax.fill_between(order, channels["low"], channels["high"], color=BLUE, alpha=0.3, linewidth=0, label=inside)
+        ax.plot(order, channels["mean"], color=BLUE, label="mean")
+        ax.set(xlabel="channel, by its mean", ylim=(0, 1))
+        ax.set_title(f"stack {stack}", fontsize=10)
+    axes[0, 0].set_ylabel("gate")
+    axes[0, 0].legend(frameon=False, fontsize=9, loc="upper left")
     return figure
 
 

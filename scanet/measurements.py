@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from scanet import gradients, results, temperature
+from scanet import gates, gradients, results, temperature
 from scanet.config import EPHEMERAL, Settings, changed_dials
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
 from scanet.files import UserError, home, results_folder
 from scanet.results import Measurement
 from scanet.runs import Run
+from scanet.train import training_rows
 
 MAPS = 3  #: Version of the measures of maps: see `measure_or_load`.
 
@@ -153,6 +154,20 @@ def _measure_maps(run: Run, dials: temperature.Dials, **choice: Any) -> pd.DataF
     size, seed, device = run.settings.input_size, run.settings.seed, pick_device()
     table = temperature.measure(copy.deepcopy(run.model), run.store, rows, size, device, seed=seed, **choice)
     return table.assign(persons=len(rows))
+
+
+def measure_gates(run: Run, dials: gates.Dials) -> Measured:
+    """`gates.measure` of a row with SACWA, on its validation persons."""
+
+    def measure() -> pd.DataFrame:
+        assert run.model is not None
+        assert run.store is not None
+        rows = temperature.choose(run.record.predictions()["row"], dials.persons)
+        learnt = temperature.choose(training_rows(run.store, run.settings), dials.persons)
+        model, size = copy.deepcopy(run.model), run.settings.input_size
+        return gates.measure(model, run.store, rows, learnt, size, pick_device()).assign(persons=len(rows))
+
+    return measure_or_load(run.settings, "gates", dials, measure, sources=[run], store=run.store)
 
 
 def measure_gradients(runs: Sequence[Run], dials: gradients.Dials, *, progress: bool = True) -> Measured:

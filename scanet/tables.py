@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 from scanet import cost
 from scanet.config import ROWS, Network
 from scanet.files import UserError, home
+from scanet.gates import OWN
 from scanet.pckh import CONVENTION, CONVENTIONS, Scores
 from scanet.results import Record, one_preset, short
 from scanet.statistics import row_difference, row_mean
@@ -280,6 +281,31 @@ def temperatures(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
     own = table[table["trained_tau"] == trained_tau]
     frame = own.assign(map=own["noise"].map(NOISE)).pivot_table(index="tau", columns="map", values=values)[values]
     return frame.set_axis([f"{tau:g}" for tau in frame.index]).rename_axis("τ")
+
+
+def gate_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """PCKh with each kind of gate, and its difference from that with the persons' own: means over the seeds.
+
+    table: of `gates.measure`, with its seeds.
+    """
+    scores = table.pivot_table("pckh", "seed", "gate", sort=False)
+    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": scores.sub(scores[OWN], axis=0).mean()})
+    return frame.rename_axis("Gate")
+
+
+def gate_spreads(table: pd.DataFrame) -> pd.DataFrame:
+    """By stack, of the persons' own gates: the mean, the standard deviation of the channels' means, and that over
+    the persons, as a mean of the channels. Means over the seeds.
+
+    table: of `gates.measure`, with its seeds.
+    """
+    own = table[table["gate"] == OWN].groupby(["stack", "seed"])
+    columns = {
+        "mean": own["mean"].mean(),
+        "over channels": own["mean"].std(ddof=0),
+        "over persons": own["spread"].mean(),
+    }
+    return pd.DataFrame(columns).groupby(level="stack").mean()
 
 
 def gradient_ratios(ratios: pd.DataFrame) -> pd.DataFrame:
