@@ -40,6 +40,7 @@ NOTEBOOKS = {
     "table1": (REPORT, [None]),
     "table2": (REPORT, [None]),
     "budget": (["Baseline", "SSA"], [None]),
+    "errors": (REPORT, [None]),
     "attention": (["MSFI", "SSA", "soft"], EACH),
     "temperature": (["SSA"], EACH),
     "gates": (["SACWA"], EACH),

@@ -29,14 +29,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from scanet import cost, results
+from scanet import cost, errors, results
 from scanet.config import PRESETS, ROWS, Network
+from scanet.errors import RIGHT
 from scanet.files import UserError, home, results_folder
 from scanet.results import Measurement, Record
 from scanet.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
 from scanet.tables import PRINTED, number, paper
 
-MEASURE = {"row", "over", "stacks", "experiment", "columns", "ratio", "plus", "minus"}
+MEASURE = {"row", "over", "error", "stacks", "experiment", "columns", "ratio", "plus", "minus"}
 KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
 VERDICTS = (
     "reproduced", "not reproduced", "inconclusive", "by construction", "missing", "not measured", "needs MPII",
@@ -82,6 +83,8 @@ class Claim:
         unknown = [str(name) for name in entry if name not in (*own, *MEASURE)]
         if unknown:  # such as the rest of a statement behind a comma, where nobody put it in quotes
             raise UserError(f"paper.yaml: claim {entry['id']!r} has the unknown {', '.join(unknown)}: leave it out")
+        if entry.get("error", RIGHT) not in errors.KINDS:
+            raise UserError(f"paper.yaml: claim {entry['id']!r}: choose the error from {', '.join(errors.KINDS)}")
         value = entry.get("value")
         low, high = 0.0, None  # a difference above 0
         if "range" in entry:
@@ -201,7 +204,7 @@ def quantity(claim: Claim, preset: Held) -> tuple[Estimate | None, list[str]]:
         row, over = (_row(preset.records, claim.measure[name]) for name in ("row", "over"))
         shared = {record.settings["seed"] for record in row} & {record.settings["seed"] for record in over}
         used = [record.name for record in (*row, *over) if record.settings["seed"] in shared]
-        return row_difference(row, over), used
+        return row_difference(row, over, kind=claim.measure.get("error", RIGHT)), used
     if claim.kind == "mean":
         row = _row(preset.records, claim.measure["row"])
         return (row_mean(row) if row else None), [record.name for record in row]

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, limb_colour
 from scanet.config import ROWS
+from scanet.errors import ANOTHER, ELSEWHERE, MIRRORED, NEAR
 from scanet.gates import BAND, OWN
 from scanet.pictures import Example, View
 from scanet.skeleton import Skeleton
@@ -474,6 +475,27 @@ def specification_curve(
     dashboard.spines[:].set_visible(False)
     dashboard.tick_params(length=0, labelsize=8)
     return axes
+
+
+ERROR_COLOURS = {MIRRORED: BLUE, ANOTHER: GREEN, NEAR: GREY, ELSEWHERE: ORANGE}
+
+
+def error_kinds(table: pd.DataFrame) -> Axes:
+    """The wrong joints by kind, a bar for each line of the table, from top to bottom: percent of all joints.
+
+    table: columns of `errors.KINDS`, percent.
+    """
+    figure = plt.figure(figsize=(WIDTH + 1, 0.9 + 0.3 * len(table)), layout="constrained")
+    ax = figure.subplots()
+    places, left = -np.arange(len(table)), np.zeros(len(table))
+    for kind, colour in ERROR_COLOURS.items():
+        ax.barh(places, table[kind], left=left, height=0.7, color=colour, label=kind)
+        left = left + table[kind].to_numpy()
+    ax.set(xlabel="of the annotated joints (%)", yticks=places, yticklabels=table.index)
+    ax.grid(visible=False, axis="y")
+    ax.set_axisbelow(True)
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=4, fontsize=9, columnspacing=1.2)
+    return ax
 
 
 FAR = 6.0  # points: a difference beyond that would leave no room to read the others

@@ -27,10 +27,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from scanet.config import EPHEMERAL, PRESETS, ROWS, Network, Row, Settings
+from scanet.errors import kinds
 from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
-from scanet.pckh import Scores, relative_errors
+from scanet.pckh import Scores
 from scanet.skeleton import SKELETONS, Skeleton
 
 #: Beside the network's modules, those that decide what a training gives.
@@ -165,10 +166,10 @@ class Record:
         with h5py.File(self.folder / "predictions.h5", "r") as file:
             return {name: file[name][()] for name in file}
 
-    def hits(self, tta: str = "flip") -> tuple[np.ndarray, np.ndarray]:
-        """Which joints of the scored persons are within half a head size (<=), and which are annotated.
+    def kinds(self, tta: str = "flip") -> tuple[np.ndarray, np.ndarray]:
+        """The kind of every scored person's joints (`errors.KINDS`), by number, and which joints are annotated.
 
-        Both (n, 14) bool, the joints in the skeleton's order; a joint that is not annotated is no hit.
+        Both (n, 14), the joints in the skeleton's order. "right" is PCKh's: within half a head size (<=).
         """
         if tta not in self.run["metrics"]:
             raise UserError(
@@ -177,12 +178,12 @@ class Record:
         found, scored = self.predictions(), list(self.skeleton.scored)
         joints = found["joints" if tta == "flip" else f"joints_{tta}"].astype(np.float64)
         persons = found["head_size"] > 0  # NaN where there is no head size
-        ratio, annotated = relative_errors(
+        return kinds(
             joints[persons][:, scored],
             found["truth"][persons][:, scored].astype(np.float64),
             found["head_size"][persons].astype(np.float64),
+            [scored.index(self.skeleton.flip[joint]) for joint in scored],
         )
-        return (ratio <= 0.5) & annotated, annotated
 
     def model(self) -> SCANet | None:
         """The trained network on the CPU, in evaluation mode; None where the weights are not on this machine."""

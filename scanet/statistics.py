@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8, Num
 from scipy.special import ndtri, stdtrit
 
+from scanet.errors import KINDS, RIGHT
 from scanet.files import UserError
 from scanet.results import Record, one_preset
 
@@ -94,17 +95,21 @@ def pckh(
     return Estimate(float(each.mean()), float(resampled.std(ddof=1)), float(seed_error), seeds)
 
 
-def row_mean(records: Sequence[Record], tta: str = "flip") -> Estimate:
-    """The plain mean PCKh of one row, from its records of different seeds.
+def row_mean(records: Sequence[Record], tta: str = "flip", kind: str = RIGHT) -> Estimate:
+    """The plain mean PCKh of one row, from its records of different seeds; or the rate of another of `errors.KINDS`.
 
     Raises UserError if they differ in more than the seed, or there is none.
     """
-    hits, annotated = _hits([*_by_seed(records).values()], tta)
+    hits, annotated = _of_kind([*_by_seed(records).values()], tta, kind)
     return pckh(hits, annotated)
 
 
-def row_difference(records: Sequence[Record], over: Sequence[Record], tta: str = "flip") -> Estimate | None:
+def row_difference(
+    records: Sequence[Record], over: Sequence[Record], tta: str = "flip", kind: str = RIGHT
+) -> Estimate | None:
     """The plain mean PCKh of one row less that of another, seed by seed; None if they have no seed in common.
+
+    kind: another of `errors.KINDS`, for the difference of its rates.
 
     Raises UserError if a row's records differ in more than the seed, or if the rows have different presets or were
     scored on different persons.
@@ -113,7 +118,7 @@ def row_difference(records: Sequence[Record], over: Sequence[Record], tta: str =
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
-    hits, annotated = _hits([row[seed] for row in (ours, theirs) for seed in seeds], tta)
+    hits, annotated = _of_kind([row[seed] for row in (ours, theirs) for seed in seeds], tta, kind)
     return pckh(hits[: len(seeds)] - hits[len(seeds) :], annotated)
 
 
@@ -134,10 +139,12 @@ def _by_seed(records: Sequence[Record]) -> dict[int, Record]:
     return found
 
 
-def _hits(records: Sequence[Record], tta: str) -> tuple[Int8[np.ndarray, "r n j"], Bool[np.ndarray, "n j"]]:
-    """The hits of all records, which have to be of the same persons and of one preset, and what is annotated."""
+def _of_kind(
+    records: Sequence[Record], tta: str, kind: str
+) -> tuple[Int8[np.ndarray, "r n j"], Bool[np.ndarray, "n j"]]:
+    """Which joints are of one kind in each record, all of the same persons and of one preset; what is annotated."""
     one_preset(records)
-    found = [record.hits(tta) for record in records]
+    found = [record.kinds(tta) for record in records]
     annotated = found[0][1]
     for record, (_, other) in zip(records, found, strict=True):
         same = record.run["data"]["fingerprint"] == records[0].run["data"]["fingerprint"]
@@ -146,7 +153,7 @@ def _hits(records: Sequence[Record], tta: str) -> tuple[Int8[np.ndarray, "r n j"
                 f"{record.name} was scored on other persons than {records[0].name}: "
                 f"delete the older one and run it again"
             )
-    return np.stack([hits for hits, _ in found]).astype(np.int8), annotated
+    return np.stack([(kinds == KINDS.index(kind)) & annotated for kinds, _ in found]).astype(np.int8), annotated
 
 
 def holm(

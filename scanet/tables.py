@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 
 from scanet import cost
 from scanet.config import ROWS, Network
+from scanet.errors import KINDS
 from scanet.files import UserError, home
 from scanet.gates import OWN
 from scanet.pckh import CONVENTION, CONVENTIONS, Scores
@@ -281,6 +282,63 @@ def temperatures(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
     own = table[table["trained_tau"] == trained_tau]
     frame = own.assign(map=own["noise"].map(NOISE)).pivot_table(index="tau", columns="map", values=values)[values]
     return frame.set_axis([f"{tau:g}" for tau in frame.index]).rename_axis("τ")
+
+
+def error_kinds(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
+    """How many of the joints of each row are of each of `errors.KINDS`: means over the joints and seeds, percent.
+
+    Index: method. Columns: the kinds, which add up to 100 and of which "right" is PCKh; "seeds".
+
+    Raises:
+        UserError: the records have several presets, or were scored on different persons.
+    """
+    one_preset(records)
+    lines = {
+        row.title: {kind: row_mean(of, tta, kind).value for kind in KINDS} | {"seeds": len(of)}
+        for module, row in ROWS.items()
+        if (of := [record for record in records if record.settings["module"] == module])
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("Method")
+
+
+def error_differences(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
+    """The rates of wrong joints by kind, less those of MSFI, and MSFI's less the Baseline's: points.
+
+    Index: as `differences` names it. Columns: the kinds of errors, each with "±" before its name for half the 95 %
+    interval of `scanet.statistics`; "seeds", that both rows have.
+    """
+    one_preset(records)
+    lines: dict[str, dict[str, float]] = {}
+    for module, row in ROWS.items():
+        against = "Baseline" if module == "MSFI" else "MSFI"
+        ours, theirs = ([r for r in records if r.settings["module"] == name] for name in (module, against))
+        for kind in KINDS[1:] if module != "Baseline" else ():
+            if (estimate := row_difference(ours, theirs, tta, kind)) is not None:
+                line = lines.setdefault(f"{row.title} − {against}", {})
+                line |= {kind: estimate.value, f"± {kind}": estimate.half_width()}
+                line["seeds"] = estimate.seeds
+    columns = [name for kind in KINDS[1:] for name in (kind, f"± {kind}")] + ["seeds"]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("Difference")
+
+
+def errors_by_joint(records: Sequence[Record], module: str, tta: str = "flip") -> pd.DataFrame:
+    """As `error_kinds`, of one row's joints, both sides together. Index: joint.
+
+    Raises:
+        UserError: no record is of the row.
+    """
+    of = [record for record in records if record.settings["module"] == module]
+    if not of:
+        raise UserError(f"no run of {module} is there: train it, or give another row")
+    names = [of[0].skeleton.joints[joint] for joint in of[0].skeleton.scored]
+    rates = []
+    for record in of:
+        kinds, annotated = record.kinds(tta)
+        counts = [((kinds == number) & annotated).sum(axis=0) for number in range(len(KINDS))]
+        rates.append(pd.DataFrame(counts, index=KINDS, columns=names).T.div(annotated.sum(axis=0), axis=0) * 100)
+    both = [name.removeprefix("r-").removeprefix("l-") for name in names]
+    order = ["head-top", "neck", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"]
+    return sum(rates[1:], rates[0]).div(len(rates)).groupby(both).mean().loc[order].rename_axis("Joint")
 
 
 def gate_scores(table: pd.DataFrame) -> pd.DataFrame:

@@ -76,6 +76,8 @@ def test_every_claim_is_complete_and_named_once() -> None:
     whole = {"id": "x", "statement": "Soft attention", "kind": "mean", "place": "§1", "row": "soft"}
     with pytest.raises(UserError, match="claim 'x' has the unknown applied directly: leave it out"):
         Claim.read(whole | {"applied directly": None})
+    with pytest.raises(UserError, match="claim 'x': choose the error from right, mirrored"):
+        Claim.read(whole | {"error": "left"})
     with pytest.raises(UserError, match="claim 'x' lacks a kind"):
         Claim.read({"id": "x", "statement": "", "place": "", "kind": "guess"})
 
@@ -312,8 +314,9 @@ def line(name: str) -> pd.Series:
 
 def test_hits_are_those_of_the_metric(make: Callable[..., Record]) -> None:
     record = make("SSA", 0, right=45)
-    hits, annotated = record.hits()
-    assert hits.shape == annotated.shape == (PERSONS, 14)
+    kinds, annotated = record.kinds()
+    assert kinds.shape == annotated.shape == (PERSONS, 14)
+    assert (kinds == 0).mean() == 0.75
     estimate = statistics.row_mean([record])
     assert estimate.value == pytest.approx(record.scores().row("plain")["Mean"]) == 75
 
@@ -327,8 +330,8 @@ def test_a_hit_is_at_half_a_head_at_most(make: Callable[..., Record]) -> None:
         file["joints"][...] = truth + np.stack([away, 0 * away], axis=1)[:, None]
     metric = PCK(MPII)
     metric.update(truth + np.stack([away, 0 * away], axis=1)[:, None], truth, np.full(PERSONS, 10.0))
-    hits, _ = record.hits()
-    assert hits.sum(axis=0).tolist() == list(metric.compute().at_most) == [20] * 14
+    kinds, _ = record.kinds()
+    assert (kinds == 0).sum(axis=0).tolist() == list(metric.compute().at_most) == [20] * 14
 
 
 def test_a_deleted_record_is_missing_and_an_edited_one_moves_the_interval(
@@ -341,6 +344,10 @@ def test_a_deleted_record_is_missing_and_an_edited_one_moves_the_interval(
     assert (found["preset"], found["seeds"], found["verdict"]) == ("quick", 2, "reproduced")
     assert found["value"] == pytest.approx(20)
     assert found["runs"] == [f"quick/ablation/{run}" for run in ("SSA-s0", "SSA-s1", "MSFI-s0", "MSFI-s1")]
+    rates = tables.error_kinds(results.records("quick"))["elsewhere"]
+    fewer = line("elsewhere-ssa")  # of the 20 points; the other joints lie on another one, by chance
+    assert fewer["value"] == pytest.approx(rates["MSFI+SSA"] - rates["MSFI"])
+    assert -20 < fewer["value"] < -10
     claims.check(ledger(), claims.held())
 
     make("SSA", 1, right=42)  # one seed that is much worse
@@ -353,7 +360,7 @@ def test_a_deleted_record_is_missing_and_an_edited_one_moves_the_interval(
     assert (gone["verdict"], gone["runs"]) == ("missing", ["quick/ablation/SSA-s1"])
     assert math.isnan(gone["value"])
     assert line("bdmp-msfi")["verdict"] == "not measured"  # nobody owes it
-    with pytest.raises(UserError, match=r"the report lacks quick/ablation/SSA-s1, which makes 6 verdicts “missing”"):
+    with pytest.raises(UserError, match=r"the report lacks quick/ablation/SSA-s1, which makes 7 verdicts “missing”"):
         claims.check(ledger(), claims.held())
 
 
