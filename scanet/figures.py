@@ -320,7 +320,7 @@ def gates(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="channel, by its mean", ylim=(0, 1))
         ax.set_title(f"stack {stack}", fontsize=10)
     axes[0, 0].set_ylabel("gate")
-    axes[0, 0].legend(frameon=False, fontsize=9, loc="upper left")
+    axes[0, 0].legend(frameon=False, fontsize=9, loc="lower right")
     return figure
 
 
@@ -496,6 +496,23 @@ def error_kinds(table: pd.DataFrame) -> Axes:
     ax.set_axisbelow(True)
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=4, fontsize=9, columnspacing=1.2)
     return ax
+
+
+def error_differences(table: pd.DataFrame, source: str) -> Figure:
+    """A panel for each kind of mistakes, with `differences` of its rates.
+
+    table: of `tables.error_differences`. source: the preset that it is of.
+    """
+    figure = plt.figure(figsize=(2 * WIDTH, 1.1 + 0.33 * len(table)), layout="constrained")
+    index = pd.MultiIndex.from_product([table.index, [source]])
+    for kind, ax in zip(ERROR_COLOURS, figure.subplots(1, len(ERROR_COLOURS), sharex=True, sharey=True), strict=True):
+        parts = {"value": table[kind], "half": table[f"± {kind}"], "seeds": table["seeds"]}
+        differences(pd.DataFrame(parts).set_axis(index), ax)
+        ax.get_legend().remove()
+        ax.set_xlabel("")
+        ax.set_title(kind, fontsize=10)
+    figure.supxlabel("difference of the annotated joints (points)", fontsize=10)
+    return figure
 
 
 FAR = 6.0  # points: a difference beyond that would leave no room to read the others

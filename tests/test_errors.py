@@ -119,6 +119,11 @@ def test_tables_and_bars_of_the_committed_runs(preset: str) -> None:
     mean = (by_joint.loc[["head-top", "neck"]].sum() + 2 * by_joint.loc[both].sum()) / 14
     assert mean.tolist() == pytest.approx(table.loc["MSFI+SSA", list(KINDS)].tolist())
     ax = figures.error_kinds(table)
+    panels = figures.error_differences(differences, preset).axes
+    assert [panel.get_title() for panel in panels] == list(KINDS[1:])
+    drawn = [line.get_xdata()[:3].tolist() for line in panels[0].lines[1:2]]
+    shown = differences.loc[differences[MIRRORED].abs() <= figures.FAR, MIRRORED]
+    assert drawn == [shown.tolist()[:3]]
     ends = [bar.get_x() + bar.get_width() for bar in ax.containers[-1]]
     assert ends == pytest.approx((100 - table[RIGHT]).tolist())
     plt.close("all")
