@@ -320,7 +320,9 @@ def gates(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="channel, by its mean", ylim=(0, 1))
         ax.set_title(f"stack {stack}", fontsize=10)
     axes[0, 0].set_ylabel("gate")
-    axes[0, 0].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside upper center", ncols=2
+    )
     return figure
 
 
