@@ -11,7 +11,13 @@ from typing import Any
 from scanet.config import Settings, refuse_unknown, refuse_unused, resolve, resolve_dials, with_module
 from scanet.examples import errors, examples, leg_to_head, with_and_without_noise
 from scanet.files import UserError
-from scanet.measurements import measure_attention, measure_gates, measure_gradients, measure_temperature
+from scanet.measurements import (
+    measure_attention,
+    measure_gates,
+    measure_gradients,
+    measure_scales,
+    measure_temperature,
+)
 from scanet.runs import final, run_or_load, trained_at
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "measure_attention",
     "measure_gates",
     "measure_gradients",
+    "measure_scales",
     "measure_temperature",
     "measurement_parameters",
     "parameters",

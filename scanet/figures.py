@@ -326,6 +326,43 @@ def gates(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def by_size(table: pd.DataFrame, reference: str, trained: tuple[float, float]) -> Figure:
+    """PCKh against how large a person appears, of a row and the reference, and what the row is better by.
+
+    Line: the mean over the seeds; shaded: from the lowest seed to the highest. trained: the range of sizes in
+    training, drawn as a band. table: of `scales.measure` with module and seed.
+    """
+    figure, (scores, gains) = plt.subplots(1, 2, figsize=(2 * WIDTH - 1.6, 3.2), layout="constrained")
+    other = next(name for name in table["module"] if name != reference)
+    for name, colour in ((reference, GREY), (other, BLUE)):
+        rows = table[table["module"] == name]
+        sns.lineplot(
+            rows,
+            x="size",
+            y="pckh",
+            color=colour,
+            errorbar=("pi", 100),
+            marker="o",
+            label=ROWS[name].title,
+            ax=scores,
+        )
+    each = table.pivot_table("pckh", ["size", "seed"], "module").dropna()
+    gain = (each[other] - each[reference]).rename("gain").reset_index()
+    sns.lineplot(gain, x="size", y="gain", color=BLUE, errorbar=("pi", 100), marker="o", ax=gains)
+    gains.axhline(0, color="black", linewidth=0.8)
+    scores.set_ylabel("PCKh@0.5 (%)")
+    gains.set_ylabel(f"less {ROWS[reference].title} (points)")
+    sizes = sorted(table["size"].unique())
+    for ax in (scores, gains):
+        ax.axvspan(*trained, color=GREY, alpha=0.12, linewidth=0)
+        ax.set(xscale="log", xlabel="a person's size, 1 as in testing", xlim=(sizes[0] / 1.05, sizes[-1] * 1.05))
+        ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.minorticks_off()
+    scores.legend(frameon=False, fontsize=9)
+    return figure
+
+
 def gradient_norms(table: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
     """The norms with each kind of attention, and how many times larger they are with SSA than with soft attention.
 

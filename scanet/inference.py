@@ -59,11 +59,13 @@ def predict(
     *,
     size: int,
     tta: Tta,
+    boxes: float = 1.0,
     batch_size: int = 32,
     on_batch: Callable[[int], object] = lambda _: None,
 ) -> Predictions:
     """The model's joints of every one of `persons`, in their order. size: the network's input, pixels.
 
+    boxes: the input is so many of the person's boxes wide; the pyramid's factors come on top.
     on_batch: told the number of persons of each batch when it is done, for progress.
     """
     model.eval()
@@ -72,8 +74,8 @@ def predict(
     for index, squares in zip(batches, persons.squares(batches), strict=True):
         here = index.to(persons.device)
         maps = []
-        for boxes in PYRAMID if tta == "six-scale" else (1.0,):
-            images, matrix = persons.images(squares, here, size, boxes)
+        for factor in PYRAMID if tta == "six-scale" else (1.0,):
+            images, matrix = persons.images(squares, here, size, factor * boxes)
             maps.append(predict_heatmaps(model, images, tta))
         cells, heat = decode(maps[0]) if len(maps) == 1 else peaks(maps)
         placed = cells * (size / maps[-1].shape[-1])  # in the last crop, which is the largest

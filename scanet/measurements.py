@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from scanet import gates, gradients, results, temperature
+from scanet import gates, gradients, results, scales, temperature
 from scanet.config import EPHEMERAL, Settings, changed_dials
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
@@ -168,6 +168,19 @@ def measure_gates(run: Run, dials: gates.Dials) -> Measured:
         return gates.measure(model, run.store, rows, learnt, size, pick_device()).assign(persons=len(rows))
 
     return measure_or_load(run.settings, "gates", dials, measure, sources=[run], store=run.store)
+
+
+def measure_scales(run: Run, dials: scales.Dials) -> Measured:
+    """`scales.measure` of a row, and `module`, on its validation persons."""
+
+    def measure() -> pd.DataFrame:
+        assert run.model is not None
+        assert run.store is not None
+        rows = temperature.choose(run.record.predictions()["row"], dials.persons)
+        table = scales.measure(copy.deepcopy(run.model), run.store, rows, run.settings.input_size, pick_device())
+        return table.assign(module=run.settings.module, persons=len(rows))
+
+    return measure_or_load(run.settings, "scales", dials, measure, sources=[run], store=run.store)
 
 
 def measure_gradients(runs: Sequence[Run], dials: gradients.Dials, *, progress: bool = True) -> Measured:

@@ -366,6 +366,23 @@ def gate_spreads(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).groupby(level="stack").mean()
 
 
+def by_size(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """PCKh by how large a person appears: a line a size, means over the seeds. Percent.
+
+    table: of `scales.measure` with module and seed, of the reference and another row. Columns: both rows, their
+    difference "Δ" of the seeds that both have, and "Δ less", the difference less that at size 1: above 0 the other
+    row loses less than the reference, points.
+    """
+    each = table.pivot_table("pckh", ["size", "seed"], "module", sort=False)
+    other = next(name for name in each.columns if name != reference)
+    each = each[[reference, other]].dropna()
+    frame = each.groupby(level="size").mean().sort_index()
+    frame["Δ"] = frame[other] - frame[reference]
+    frame["Δ less that at 1"] = frame["Δ"] - frame.loc[1.0, "Δ"]
+    frame.index = pd.Index([f"{size:g}" for size in frame.index], name="Size")
+    return frame.rename(columns={name: ROWS[name].title for name in (reference, other)}).rename_axis(columns=None)
+
+
 def gradient_ratios(ratios: pd.DataFrame) -> pd.DataFrame:
     """A line for each training and epoch: `gradients.ratios`, their mean over the seeds, by stack and with noise."""
     labelled = ratios.assign(map=ratios["noise"].map(NOISE))

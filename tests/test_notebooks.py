@@ -99,6 +99,13 @@ def test_stress_explore_and_choices_at_tiny(project: Path) -> None:
     [
         ("attention", [], 2, ["MSFI+soft", "88.74", "coverage"], ["attention/SSA-s0", "attention/soft-s0"]),
         ("temperature", ["persons=4"], 2, ["sharpness"], ["temperature/SSA-s0-persons=4"]),
+        (
+            "scales",
+            ["persons=4"],
+            1,
+            ["Δ less that at 1"],
+            ["scales/Baseline-s0-persons=4", "scales/MSFI-s0-persons=4"],
+        ),
         ("gates", ["persons=4"], 1, ["over channels"], ["gates/SACWA-s0-persons=4"]),
         ("gradients", ["persons=8", "epochs=1"], 1, ["norm"], ["gradients/SSA-s0-epochs=1-persons=8"]),
         ("qualitative", ["module=MSFI"], 3, ["tiny/ablation/MSFI-s0"], []),

@@ -32,7 +32,7 @@ def test_the_kept_report_on_drawn_people_is_complete() -> None:
 
 
 def test_a_grid_has_a_run_for_each_row_and_seed() -> None:
-    assert jobs("preset=paper", "seeds=2") == {"book": 1, "run": 30, "notebook": 9}
+    assert jobs("preset=paper", "seeds=2") == {"book": 1, "run": 30, "notebook": 10}
 
 
 def test_the_model_for_a_submission_can_be_asked_for() -> None:
