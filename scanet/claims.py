@@ -207,7 +207,9 @@ def quantity(claim: Claim, preset: Held) -> tuple[Estimate | None, list[str]]:
         return row_difference(row, over, kind=claim.measure.get("error", RIGHT)), used
     if claim.kind == "mean":
         row = _row(preset.records, claim.measure["row"])
-        return (row_mean(row) if row else None), [record.name for record in row]
+        return (row_mean(row, kind=claim.measure.get("error", RIGHT)) if row else None), [
+            record.name for record in row
+        ]
     lines = preset.tables.get(claim.measure["experiment"])
     return (None, []) if lines is None else measured(claim.measure, lines)
 

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, limb_colour
+from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, PURPLE, limb_colour
 from scanet.config import ROWS
-from scanet.errors import ANOTHER, ELSEWHERE, MIRRORED, NEAR
+from scanet.errors import ANOTHER, ELSEWHERE, LIMB, MIRRORED, NEAR
 from scanet.gates import BAND, OWN
 from scanet.pictures import Example, View
 from scanet.skeleton import Skeleton
@@ -516,7 +516,7 @@ def specification_curve(
     return axes
 
 
-ERROR_COLOURS = {MIRRORED: BLUE, ANOTHER: GREEN, NEAR: GREY, ELSEWHERE: ORANGE}
+ERROR_COLOURS = {MIRRORED: BLUE, ANOTHER: GREEN, NEAR: GREY, LIMB: PURPLE, ELSEWHERE: ORANGE}
 
 
 def error_kinds(table: pd.DataFrame) -> Axes:
@@ -533,12 +533,12 @@ def error_kinds(table: pd.DataFrame) -> Axes:
     ax.set(xlabel="of the annotated joints (%)", yticks=places, yticklabels=table.index)
     ax.grid(visible=False, axis="y")
     ax.set_axisbelow(True)
-    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=4, fontsize=9, columnspacing=1.2)
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=5, fontsize=9, columnspacing=1.2)
     return ax
 
 
 def error_differences(table: pd.DataFrame, source: str) -> Figure:
-    """A panel for each kind of mistakes, with `differences` of its rates.
+    """A panel for each kind of mistakes: `differences` of its rates, beyond `NEAR_FAR` as numbers.
 
     table: of `tables.error_differences`. source: the preset that it is of.
     """
@@ -546,24 +546,26 @@ def error_differences(table: pd.DataFrame, source: str) -> Figure:
     index = pd.MultiIndex.from_product([table.index, [source]])
     for kind, ax in zip(ERROR_COLOURS, figure.subplots(1, len(ERROR_COLOURS), sharex=True, sharey=True), strict=True):
         parts = {"value": table[kind], "half": table[f"± {kind}"], "seeds": table["seeds"]}
-        differences(pd.DataFrame(parts).set_axis(index), ax)
+        differences(pd.DataFrame(parts).set_axis(index), ax, far=NEAR_FAR)
         ax.get_legend().remove()
         ax.set_xlabel("")
         ax.set_title(kind, fontsize=10)
+    ax.set_xlim(-NEAR_FAR, NEAR_FAR)
     figure.supxlabel("difference of the annotated joints (points)", fontsize=10)
     return figure
 
 
-FAR = 6.0  # points: a difference beyond that would leave no room to read the others
+FAR, NEAR_FAR = 6.0, 2.4  # points: a difference beyond that would leave no room to read the others
 
 
-def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | None = None) -> Axes:
     """Differences of mean PCKh with their intervals on one axis (points): the paper's, and ours for each preset.
 
     table: index (comparison, source), from top to bottom, the source being "printed" or a preset; columns value, half
     (of the interval; NaN for none) and seeds. With one seed the interval is that of the persons alone: thin and open.
-    What is further from zero than `FAR` stands as a number at the edge.
+    What is further from zero than `far`, by default `FAR`, stands as a number at the edge.
     """
+    far = FAR if far is None else far
     names, sources = (list(table.index.unique(level)) for level in (0, 1))
     sources = sorted(sources, key=lambda source: source != "printed")
     if ax is None:
@@ -577,9 +579,9 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if source == "printed":
             ax.plot(rows["value"], y, "D", color=colour, markersize=5, label="paper, MPII")
             continue
-        several, known = (rows["seeds"] > 1).to_numpy(), (rows["value"].abs() <= FAR).to_numpy()
+        several, known = (rows["seeds"] > 1).to_numpy(), (rows["value"].abs() <= far).to_numpy()
         for value, up in zip(rows["value"], y, strict=True):
-            if abs(value) > FAR:
+            if abs(value) > far:
                 text, edge = (f"◂ {value:.1f}", 0.01) if value < 0 else (f"{value:.1f} ▸", 0.99)
                 ax.text(
                     edge, up, text.replace("-", "−"), color=colour, fontsize=9,

@@ -1,7 +1,7 @@
 """What SACWA's gate does in a trained network: its values, and PCKh with other gates in its place (§2.2).
 
 The gate is one weight for each channel, made "dynamically" (§1) from each person's own features. If it hardly differs
-from person to person, it is a constant that the next convolution could hold as well.
+from person to person, it is a constant that the convolutions before it could hold as well.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from scanet.pckh import CONVENTION, PCK
 
 #: Rows that have a gate.
 MODULES = ("SACWA", *(name for name, row in ROWS.items() if row.sacwa and row.gate and name != "SACWA"))
-#: The gates that a network is given: each person's own, the mean of training persons', and the next person's.
+#: The gates that a network is given: each person's own, the mean of training persons', and the person's before.
 OWN, MEAN, ANOTHER = "its own", "the mean", "another's"
 #: Of the persons' values of a channel, for the band in the figure.
 BAND = (0.05, 0.95)
@@ -33,7 +33,7 @@ Gates = Float[Tensor, "stacks n c"]
 
 @dataclass(frozen=True)
 class Dials:
-    """persons: of the validation persons, at most so many, evenly spaced; as many training persons give the mean."""
+    """persons: of the validation persons, at most so many, evenly spaced; the mean is of at most so many others."""
 
     persons: int = 1000
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -175,15 +175,8 @@ class Record:
             raise UserError(
                 f"{self.name} has no scores with tta {tta!r}: choose one of {', '.join(self.run['metrics'])}"
             )
-        found, scored = self.predictions(), list(self.skeleton.scored)
-        joints = found["joints" if tta == "flip" else f"joints_{tta}"].astype(np.float64)
-        persons = found["head_size"] > 0  # NaN where there is no head size
-        return kinds(
-            joints[persons][:, scored],
-            found["truth"][persons][:, scored].astype(np.float64),
-            found["head_size"][persons].astype(np.float64),
-            [scored.index(self.skeleton.flip[joint]) for joint in scored],
-        )
+        path = self.folder / "predictions.h5"
+        return _kinds(path, path.stat().st_mtime_ns, "joints" if tta == "flip" else f"joints_{tta}")
 
     def model(self) -> SCANet | None:
         """The trained network on the CPU, in evaluation mode; None where the weights are not on this machine."""
@@ -220,6 +213,22 @@ class Record:
         if start is not None and began != start.run["key"]:
             return f"it started from a run with key {began}, which is {start.run['key']} now"
         return ""
+
+
+@lru_cache(maxsize=128)  # tables ask for one kind after the other, of many records
+def _kinds(path: Path, changed: int, joints: str) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG001
+    """`errors.kinds` of the scored joints in a file of predictions. joints: the dataset of the predicted ones.
+
+    changed: when the file was, so that another one in its place is read.
+    """
+    with h5py.File(path, "r") as file:
+        predicted, truth, head_size = (file[name][()].astype(np.float64) for name in (joints, "truth", "head_size"))
+    skeleton = SKELETONS[truth.shape[1]]
+    persons = head_size > 0  # NaN where there is no head size
+    limbs = [skeleton.index(*limb) for limb in skeleton.limbs]
+    found, annotated = kinds(predicted[persons], truth[persons], head_size[persons], skeleton.flip, limbs)
+    scored = list(skeleton.scored)
+    return found[:, scored], annotated[:, scored]
 
 
 def write(

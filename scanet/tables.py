@@ -16,7 +16,7 @@ from scanet.files import UserError, home
 from scanet.gates import OWN
 from scanet.pckh import CONVENTION, CONVENTIONS, Scores
 from scanet.results import Record, one_preset, short
-from scanet.statistics import row_difference, row_mean
+from scanet.statistics import of_seeds, row_difference, row_mean
 from scanet.temperature import NOISE
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
@@ -344,16 +344,18 @@ def errors_by_joint(records: Sequence[Record], module: str, tta: str = "flip") -
 def gate_scores(table: pd.DataFrame) -> pd.DataFrame:
     """PCKh with each kind of gate, and its difference from that with the persons' own: means over the seeds.
 
-    table: of `gates.measure`, with its seeds.
+    "± Δ": half the 95 % interval of the seeds. table: of `gates.measure`, with its seeds.
     """
     scores = table.pivot_table("pckh", "seed", "gate", sort=False)
-    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": scores.sub(scores[OWN], axis=0).mean()})
-    return frame.rename_axis("Gate")
+    less = scores.sub(scores[OWN], axis=0)
+    half = {name: of_seeds(less[name].tolist()).half_width() for name in less.columns if name != OWN}
+    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": less.mean(), "± Δ": half, "seeds": len(scores)})
+    return frame.loc[scores.columns].rename_axis("Gate")
 
 
 def gate_spreads(table: pd.DataFrame) -> pd.DataFrame:
-    """By stack, of the persons' own gates: the mean, the standard deviation of the channels' means, and that over
-    the persons, as a mean of the channels. Means over the seeds.
+    """By stack and seed, of the persons' own gates: the mean, the standard deviation of the channels' means, and that
+    over the persons, as a mean of the channels.
 
     table: of `gates.measure`, with its seeds.
     """
@@ -363,7 +365,7 @@ def gate_spreads(table: pd.DataFrame) -> pd.DataFrame:
         "over channels": own["mean"].std(ddof=0),
         "over persons": own["spread"].mean(),
     }
-    return pd.DataFrame(columns).groupby(level="stack").mean()
+    return pd.DataFrame(columns)
 
 
 def by_size(table: pd.DataFrame, reference: str) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def test_stress_explore_and_choices_at_tiny(project: Path) -> None:
             "scales",
             ["persons=4"],
             1,
-            ["Δ less that at 1"],
+            ["less that at 1"],
             ["scales/Baseline-s0-persons=4", "scales/MSFI-s0-persons=4"],
         ),
         ("gates", ["persons=4"], 1, ["over channels"], ["gates/SACWA-s0-persons=4"]),
