@@ -293,7 +293,7 @@ def by_temperature(table: pd.DataFrame, trained_tau: float) -> Figure:
             ax.plot(points.index, points, "s", color=GREEN, label="trained at this τ")
             ax.legend(frameon=False, fontsize=9, loc="lower left")
         ax.axvline(trained_tau, color=GREY, linewidth=1, linestyle=":")
-        ax.set(xscale="log", xlabel="τ", ylabel="", ylim=(0, None))
+        ax.set(xscale="log", xlabel="τ", ylabel="", ylim=None if same else (0, None))
         ax.set_title(label, fontsize=10)
     handles, texts = _legend(grid[0, 1])
     grid[0, 1].get_legend().remove()

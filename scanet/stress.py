@@ -17,18 +17,20 @@ from scanet.evaluation import scores
 from scanet.files import UserError
 from scanet.inference import predict
 from scanet.measurements import measure_or_load
-from scanet.model import SCANet
 from scanet.pckh import CONVENTION
 from scanet.runs import Run, run_or_load
 from scanet.stores import drawn_for_testing
 
 AXES = ("part_scale", "clutter")
 REFERENCE = "Baseline"
+#: What is lost on each axis: from these values to those, means of each. Other parts than in training, which had the
+#: middle of the dial, are both ends; the clutter grows from one to the other.
+LOSSES = {"part_scale": ((0.5,), (0.0, 1.0)), "clutter": ((0.0,), (1.0,))}
 
 
 @dataclass(frozen=True)
 class Stress:
-    """persons: drawn for each value. steps: values on each axis, evenly from 0 to 1, 2 or more."""
+    """persons: drawn for each value. steps: values on each axis, evenly from 0 to 1, an odd number from 3 on."""
 
     persons: int = 400
     steps: int = 5
@@ -43,10 +45,11 @@ def points(settings: Settings, dials: Stress) -> pd.DataFrame:
     )
 
 
-def measure(run: Run, model: SCANet, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
+def measure(run: Run, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
     """A row for each value of each axis: axis, value, module, pckh (plain mean, one forward pass), persons."""
+    assert run.model is not None
     device = pick_device()
-    model = model.to(device)
+    model = run.model.to(device)
     found: dict[tuple[float, float], float] = {}
     rows = []
     for point in points(run.settings, dials).itertuples():
@@ -80,8 +83,10 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
         )
     if settings != resolve(preset=settings.preset):
         raise UserError("the finished runs of a whole preset are tested: give preset, persons and steps alone")
-    if dials.steps < 2:
-        raise UserError(f"steps is {dials.steps}: an axis has two ends, give 2 or more")
+    if dials.steps < 3 or dials.steps % 2 == 0:
+        raise UserError(
+            f"steps is {dials.steps}: an axis has a middle and two ends, give 3, 5, 7 or another odd number"
+        )
     records = [r for r in results.records(settings.preset) if ROWS[r.settings["module"]].place in ("Table 2", "ours")]
     modules = {record.settings["module"] for record in records}
     if REFERENCE not in modules or len(modules) == 1:
@@ -94,16 +99,11 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
     for record in records:
         own = replace(settings, module=record.settings["module"], seed=record.settings["seed"])
         run = run_or_load(own, progress=progress)
-        model = run.model
-        if model is None:
-            raise UserError(
-                f"the weights of {record.name} are not on this machine: delete its record and train it again"
-            )
         of_run = measure_or_load(
             run.settings,
             "stress",
             dials,
-            lambda run=run, model=model: measure(run, model, dials, progress=progress),  # type: ignore[misc]
+            lambda run=run: measure(run, dials, progress=progress),  # type: ignore[misc]
             sources=[run],
             store=run.store,
         )
@@ -121,15 +121,17 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def drops(table: pd.DataFrame) -> pd.DataFrame:
-    """For each module and axis, means over the seeds: PCKh at 0 and at 1, what is lost between them, and how much
-    less that is than the reference loses (above 0: more robust). Percent and points.
+    """For each module and axis, means over the seeds: PCKh at 0, in the middle and at 1, what is lost (`LOSSES`), and
+    how much less that is than the reference loses (above 0: more robust). Percent and points.
     """
-    ends = table[table["value"].isin([0, 1])].pivot_table("pckh", ["axis", "module", "seed"], "value")
-    means = pd.DataFrame({"at 0": ends[0.0], "at 1": ends[1.0], "lost": ends[0.0] - ends[1.0]})
-    means = means.groupby(level=["axis", "module"]).mean()
+    places = {0.0: "at 0", 0.5: "at ½", 1.0: "at 1"}
+    ends = table[table["value"].isin(list(places))].pivot_table("pckh", ["axis", "module"], "value")
+    means = ends.rename(columns=places)
+    for axis, (before, after) in LOSSES.items():
+        means.loc[axis, "lost"] = (ends[list(before)].mean(axis=1) - ends[list(after)].mean(axis=1)).loc[[axis]]
     order = [(axis, module) for axis in AXES for module in ROWS if (axis, module) in means.index]
     reference = means.xs(REFERENCE, level="module")["lost"].reindex([axis for axis, _ in order])
     means = means.loc[order]
     means[f"less than {REFERENCE}"] = reference.to_numpy() - means["lost"]
     titles = [(axis.replace("_", " "), ROWS[module].title) for axis, module in order]
-    return means.set_axis(pd.MultiIndex.from_tuples(titles, names=["Dial", "Method"]))
+    return means.set_axis(pd.MultiIndex.from_tuples(titles, names=["Dial", "Method"])).rename_axis(columns=None)

@@ -273,15 +273,35 @@ def histories(records: Sequence[Record]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def temperatures(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
-    """A line for each tau of the network trained at `trained_tau`: means over its stacks, without and with noise.
+#: How irregular maps are, and where they are high: columns of `temperature.measure`.
+SHAPES, PLACES = ("pckh", "sharpness", "irregularity", "roughness"), ("contrast", "at_joints", "background")
 
-    table: of `temperature.measure`, and trained_tau.
+
+def temperatures(table: pd.DataFrame, trained_tau: float, measures: Sequence[str]) -> pd.DataFrame:
+    """A line for each tau of the network trained at `trained_tau`: the last stack's, without and with noise, means
+    over the seeds.
+
+    table: of `temperature.measure`, and trained_tau. measures: columns of it.
     """
-    values = ["pckh", "sharpness", "irregularity", "roughness"]
-    own = table[table["trained_tau"] == trained_tau]
-    frame = own.assign(map=own["noise"].map(NOISE)).pivot_table(index="tau", columns="map", values=values)[values]
+    own = table[(table["trained_tau"] == trained_tau) & (table["stack"] == table["stack"].max())]
+    own = own.assign(map=own["noise"].map(NOISE)).rename(columns={name: name.replace("_", " ") for name in measures})
+    values = [name.replace("_", " ") for name in measures]
+    frame = own.pivot_table(index="tau", columns="map", values=values)[values]
     return frame.set_axis([f"{tau:g}" for tau in frame.index]).rename_axis("τ")
+
+
+def trained_at(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
+    """A line for each tau that networks were trained at: PCKh at that tau without noise, less that of the networks
+    trained at `trained_tau`, seed by seed, and half the 95 % interval of the seeds.
+
+    table: of `temperature.measure`, with trained_tau and seed.
+    """
+    own = table[(table["trained_tau"] == table["tau"]) & ~table["noise"]]
+    scores = own.pivot_table("pckh", "seed", "trained_tau")
+    less = scores.sub(scores[trained_tau], axis=0)
+    half = {tau: of_seeds(less[tau].dropna().tolist()).half_width() for tau in less if tau != trained_tau}
+    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": less.mean(), "± Δ": half, "seeds": scores.count()})
+    return frame.set_axis([f"{tau:g}" for tau in frame.index]).rename_axis("trained at τ")
 
 
 def error_kinds(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
@@ -459,6 +479,23 @@ def decided(lines: pd.DataFrame) -> str:
             link = f'<a href="#claim-{line.id}">{html.escape(line.statement)}</a>'
             items += f"<li>{verdict(word)} {link} <small>{where}</small></li>"
     return f'<ul class="decided">{items}</ul>'
+
+
+def outcome(differences: pd.DataFrame) -> str:
+    """How many of the paper's steps go up here too, and where the whole network ends: a sentence for each preset.
+
+    differences: `scanet.claims.table2_differences`. Empty if no preset has any.
+    """
+    sentences = []
+    for preset, of in differences.drop(PRINTED, level="Source").groupby(level="Source", sort=False):
+        sentence = f"On `{preset}` {(of['value'] > 0).sum()} of {len(of)} go up"
+        if ("ALL − Baseline", preset) in of.index:
+            whole = of.loc[("ALL − Baseline", preset), "value"]
+            sentence += (
+                f", and the whole network is {abs(whole):.1f} points {'above' if whole > 0 else 'below'} the baseline"
+            )
+        sentences.append(f"{sentence}.")
+    return " ".join(sentences)
 
 
 def reach(differences: pd.DataFrame) -> str:

@@ -82,8 +82,9 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, monkeypatch: pytest.
         stress.measured(resolve(preset="tiny", seed=3), DIALS)
     with pytest.raises(UserError, match="preset 'lspet-small' learns from photographs"):
         stress.measured(resolve(preset="lspet-small"), DIALS)
-    with pytest.raises(UserError, match="steps is 1: an axis has two ends"):
-        stress.measured(TINY, Stress(steps=1))
+    for steps in (1, 4):
+        with pytest.raises(UserError, match=f"steps is {steps}: an axis has a middle and two ends, give 3, 5"):
+            stress.measured(TINY, Stress(steps=steps))
     monkeypatch.setenv("SCANET_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"runs of preset 'tiny' are of \[\], and it takes Baseline"):
         stress.measured(TINY, DIALS)
@@ -114,9 +115,13 @@ def test_differences_are_taken_seed_by_seed() -> None:
 
 
 def test_what_is_lost_less_than_the_reference_is_robustness() -> None:
-    found = stress.drops(TWO_SEEDS).loc["clutter"]
-    assert found.loc["Baseline"].tolist() == [82, 61, 21, 0]
-    assert found.loc["MSFI+SSA"].tolist() == [81.5, 68.5, 13, 8]
+    middle = TWO_SEEDS[TWO_SEEDS["value"] == 0].assign(value=0.5, pckh=90)
+    found = stress.drops(pd.concat([TWO_SEEDS, middle]))
+    assert found.columns.tolist() == ["at 0", "at ½", "at 1", "lost", "less than Baseline"]
+    assert found.loc["clutter", "Baseline"].tolist() == [82, 90, 61, 21, 0]
+    assert found.loc["clutter", "MSFI+SSA"].tolist() == [81.5, 90, 68.5, 13, 8]
+    assert found.loc["part scale", "Baseline"].tolist() == [82, 90, 61, 18.5, 0]  # from the middle to both ends
+    assert found.loc["part scale", "MSFI+SSA"].tolist() == [81.5, 90, 68.5, 15, 3.5]
 
 
 def test_small_multiples_show_means_and_the_range_of_seeds() -> None:

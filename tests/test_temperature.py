@@ -110,7 +110,7 @@ def test_runs_of_other_temperatures_are_measured_where_there_are_some(run: Run) 
         (runs[0].record.folder / "hidden").rename(runs[0].record.folder / "run.json")
 
 
-def test_table_of_temperatures_has_means_over_the_stacks() -> None:
+def test_tables_of_temperatures_are_of_the_last_stack() -> None:
     lines = [
         (trained, tau, noise, stack, 10 * stack + noise + tau)
         for trained in (1.0, 9.0)
@@ -121,10 +121,28 @@ def test_table_of_temperatures_has_means_over_the_stacks() -> None:
     table = pd.DataFrame(lines, columns=["trained_tau", "tau", "noise", "stack", "pckh"])
     table["pckh"] += 100 * (table["trained_tau"] == 9)
     table = table.assign(sharpness=table["pckh"], irregularity=0.5, roughness=0.25)
-    found = tables.temperatures(table, 1.0)
+    found = tables.temperatures(table, 1.0, tables.SHAPES)
     assert list(found.index) == ["0.01", "10"]
-    assert found["pckh"].to_numpy() == pytest.approx(np.array([[15.01, 16.01], [25, 26]]))
+    assert found["pckh"].to_numpy() == pytest.approx(np.array([[20.01, 21.01], [30, 31]]))
     assert found["irregularity", "one draw"].tolist() == [0.5, 0.5]
+    assert tables.temperatures(table.assign(at_joints=1.0), 1.0, ["at_joints"]).columns[0][0] == "at joints"
+
+
+def test_networks_trained_at_a_temperature_are_compared_seed_by_seed() -> None:
+    pckh = {(1.0, 0): 80.0, (1.0, 1): 82.0, (0.5, 0): 79.0, (0.5, 1): 80.0, (0.1, 0): 70.0}
+    lines = [
+        {"trained_tau": trained, "tau": tau, "noise": noise, "seed": seed, "pckh": value - (tau != trained) - noise}
+        for (trained, seed), value in pckh.items()
+        for tau in (0.1, 0.5, 1.0)
+        for noise in (False, True)
+    ]
+    found = tables.trained_at(pd.DataFrame(lines), 1.0)
+    assert found.index.tolist() == ["0.1", "0.5", "1"]
+    assert found["PCKh@0.5"].tolist() == [70, 79.5, 81]
+    assert found["Δ"].tolist() == [-10, -1.5, 0]
+    assert found.loc["0.5", "± Δ"] == pytest.approx(12.7062 * 0.5, rel=1e-4)  # t of one degree of freedom
+    assert found["± Δ"].isna().tolist() == [True, False, True]
+    assert found["seeds"].tolist() == [1, 2, 2]
 
 
 def test_tables_over_seeds(tmp_path: Path) -> None:
