@@ -407,24 +407,33 @@ def accuracy_by_parameters(table: pd.DataFrame) -> Figure:
     ):
         known = lines[lines[column].notna()].sort_values("Mean")
         ax.plot(known[column], known["Mean"], "o", color=colour)
-        scored_on = ", ".join(known.index.unique("Scored on"))
-        ax.set_title(f"{whose}: {scored_on}", fontsize=10)
+        methods = [method.partition(", ") for method in known.index.get_level_values("Method")]
+        same = len({how for *_, how in methods}) == 1  # then the title says it once
+        title = [*known.index.unique("Scored on"), *([methods[0][2]] if same and methods[0][2] else [])]
+        ax.set_title(f"{whose}: {', '.join(title)}", fontsize=10)
         ax.set(xlabel=f"parameters, {column} (millions)", ylabel="mean PCKh@0.5, official (%)")
         ax.margins(0.12, 0.15)
-        _label(ax, known[column].tolist(), known["Mean"].tolist(), list(known.index.get_level_values("Method")))
+        texts = [name if same else name + comma + how for name, comma, how in methods]
+        _label(ax, known[column].tolist(), known["Mean"].tolist(), texts)
     return figure
 
 
 def _label(ax: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
-    """Texts right of the axes, at their points' heights (in ascending order) or above, none on another."""
+    """Texts right of the axes, near their points' heights (in ascending order), none on another or above the axes."""
     low, high = ax.get_ylim()
-    step, below = (high - low) * 0.075, -np.inf
-    for right, up, text in zip(x, y, texts, strict=True):
+    step, below, above = (high - low) * 0.075, -np.inf, high
+    places = []
+    for up in y:
         below = max(up, below + step)
+        places.append(below)
+    for k in reversed(range(len(places))):
+        places[k] = above = min(places[k], above)
+        above -= step
+    for right, up, place, text in zip(x, y, places, texts, strict=True):
         ax.annotate(
             text,
             (right, up),
-            (1.03, below),
+            (1.03, place),
             textcoords=ax.get_yaxis_transform(),
             fontsize=8,
             verticalalignment="center",
