@@ -20,17 +20,17 @@ seeds = range(number)
 
 # Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) and the controls where there is time. The synthetic preset,
 # whose runs are short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the paper leaves
-# open; on photographs two rows are trained three times as long with one seed. Whatever a report leaves out can be asked
+# open; on photographs some rows are trained three times as long with one seed. Whatever a report leaves out can be asked
 # for by its page's name.
 TABLE2 = [name for name, row in ROWS.items() if row.place in ("Table 2", "ours")]  # and rows of one's own
 LATER = ["SCA", *(name for name, row in ROWS.items() if row.place == "a control")]
 REPORT = [*TABLE2, "soft", *(LATER if preset != "quick" else [])]
 TAUS = [0.1, 0.25, 0.5] if preset == "synthetic" else []
-LONG = [3 * PRESETS[preset]["epochs"]] if preset in ("lspet-small", "lspet") else []
+LONG = {"lspet-small": ["Baseline", "MSFI", "SSA", "BDMP+SCA", "soft"], "lspet": ["Baseline", "SSA"]}.get(preset, [])
 PAGES = [
     *expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=REPORT, seed=seeds),
     *expand("book/runs/{preset}/SSA-s{seed}-tau={tau}.ipynb", preset=preset, seed=seeds, tau=TAUS),
-    *expand("book/runs/{preset}/{row}-s0-epochs={n}.ipynb", preset=preset, row=["Baseline", "SSA"], n=LONG),
+    *expand(f"book/runs/{preset}/{{row}}-s0-epochs={3 * PRESETS[preset].get('epochs', 0)}.ipynb", row=LONG),
 ]
 CODE = [*glob_wildcards("scanet/{module}.py")[0]]
 # The notebooks about several runs: the rows whose runs they use, and the seeds that they are called with. The page is
@@ -39,7 +39,7 @@ EACH = [*reversed(seeds)]
 NOTEBOOKS = {
     "table1": (REPORT, [None]),
     "table2": (REPORT, [None]),
-    "budget": (["Baseline", "SSA"], [None]),
+    "budget": (LONG, [None]),
     "errors": (REPORT, [None]),
     "attention": (["MSFI", "SSA", "soft"], EACH),
     "temperature": (["SSA"], EACH),
