@@ -398,7 +398,7 @@ def test_the_front_page_stops_at_a_deleted_record(book: Path, make: Callable[...
     """Its cells, run as the book's build runs them."""
     text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
     cells = re.findall(r"^```\{code-cell\}.*?\n(?:---\n.*?^---\n|:tags:[^\n]*\n)(.*?)^```", text, re.M | re.S)
-    assert len(cells) == 6
+    assert len(cells) == 7
     page = "\n".join(cells)
     for module in ("MSFI", "SSA"):
         for seed in (0, 1):
@@ -471,13 +471,14 @@ def test_temperature_and_stress_claims(book: Path) -> None:
          "sharpness": 1 / (1 + tau), "irregularity": 1 / (1 + tau), "roughness": 1 / (1 + tau),
          "contrast": 0.8 + 0.1 * noise, "at_joints": 0.4 + 0.2 * noise, "background": 0.5 - 0.2 * noise}
         for trained in (0.1, 0.25, 0.5, 1.0)
-        for tau in (0.01, 0.1, 0.25, 0.5, 1.0, 10.0, 100.0)
+        for tau in (0.01, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0, 100.0)
         for noise in (True, False)
     ]  # fmt: skip
     stress = [
-        {"axis": axis, "value": value, "module": module, "pckh": 80 - loss * value, "persons": 9}
+        {"axis": axis, "value": value, "module": module, "pckh": 80 - loss * away, "persons": 9}
         for axis in ("part_scale", "clutter")
         for value in (0.0, 0.5, 1.0)
+        for away in [value if axis == "clutter" else abs(2 * value - 1)]  # part scale is lost to both ends
         for module, loss in (("Baseline", 20), ("MSFI", 15), ("SSA", 16), ("BDMP", 15))
     ]
     for seed in (0, 1):
@@ -491,6 +492,8 @@ def test_temperature_and_stress_claims(book: Path) -> None:
     assert line("tau-one-hot")["verdict"] == "by construction"
     assert line("tau-large-smoother")["verdict"] == "reproduced"
     assert line("tau-large-irregular")["verdict"] == "not reproduced"
+    assert line("tau-larger-smoother")["value"] == pytest.approx(1 / 4 - 1 / 2)
+    assert line("tau-larger-irregular")["verdict"] == "not reproduced"
     assert line("sharper-sampled")["value"] == pytest.approx(0.1)
     assert (line("region")["value"], line("background")["value"]) == pytest.approx((0.6, 0.3))
     assert line("tau-below-one")["value"] == pytest.approx(-5, abs=0.01)
