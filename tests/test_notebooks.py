@@ -80,7 +80,7 @@ def test_stress_explore_and_choices_at_tiny(project: Path) -> None:
     home = os.environ | {"SCANET_HOME": str(project)}
     subprocess.run([sys.executable, "-c", trained], env=home, check=True, capture_output=True)
     out = project / "stress.ipynb"
-    ended = papermill(project, ROOT / "experiments/stress.ipynb", out, "preset=tiny", "persons=4", "steps=2")
+    ended = papermill(project, ROOT / "experiments/stress.ipynb", out, "preset=tiny", "persons=4", "steps=3")
     assert ended.returncode == 0, ended.stderr
     assert outputs(out).count("<svg ") == 2
     out = project / "explore.ipynb"
