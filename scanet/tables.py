@@ -392,8 +392,8 @@ def by_size(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """PCKh by how large a person appears: a line a size, means over the seeds. Percent.
 
     table: of `scales.measure` with module and seed, of the reference and another row. Columns: both rows, their
-    difference "Δ" of the seeds that both have, and "Δ less", the difference less that at size 1: above 0 the other
-    row loses less than the reference, points.
+    difference "Δ" of the seeds that both have, and "Δ less that at 1": above 0 the other row loses less than the
+    reference does, points.
     """
     each = table.pivot_table("pckh", ["size", "seed"], "module", sort=False)
     other = next(name for name in each.columns if name != reference)
