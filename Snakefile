@@ -59,7 +59,7 @@ ONLY = {
     "choices": ["synthetic"],
     "stress": DRAWN,
     "budget": ["lspet-small", "lspet"],
-    "scales": [name for name in PRESETS if name not in ("lspet-small", "synthetic")],
+    "scales": [name for name in PRESETS if name != "lspet-small"],
 }
 SHOWN = [name for name in NOTEBOOKS if preset in ONLY.get(name, PRESETS)]
 SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]

@@ -219,10 +219,11 @@ def _row(records: Sequence[Record], module: str) -> list[Record]:
 
 
 def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate | None, list[str]]:
-    """A quantity from the lines of measurements, a value for each seed that has all of its cells.
+    """A quantity from the lines of measurements, from a value of each seed that has all of its cells.
 
     measure: columns, plus, minus and ratio as in paper.yaml. A quotient is estimated by its logarithm: the value is
-    then that logarithm. Of lines by stack, only the last stack's count: its heat maps are the prediction.
+    then that logarithm. Of lines by stack, only the last stack's count: its heat maps are the prediction. Where a
+    table has its columns without parts of the persons too, the choice of persons is in the estimate.
     """
     if "stack" in lines:
         lines = lines[lines["stack"] == lines["stack"].max()]
@@ -231,22 +232,30 @@ def measured(measure: Mapping[str, Any], lines: pd.DataFrame) -> tuple[Estimate 
     for name in (*added, *taken):
         if name not in lines.columns:
             raise UserError(f"{lines['run'].iloc[0]} has no column {name!r}: delete its folder and measure it again")
+    parts = sum(name.startswith(f"{added[0]} without ") for name in lines.columns)
+    endings = ["", *(f" without {part}" for part in range(parts))]
     values, used = [], set()
     for _, of_seed in lines.groupby("seed"):
         terms = [(sign, _cell(of_seed, cell)) for sign in ("plus", "minus") for cell in measure.get(sign, [])]
         if any(cell.empty for _, cell in terms):
             continue
-        value = 0.0
+        value = np.zeros(len(endings))
         for sign, cell in terms:
-            column = cell[added].sum(axis=1, skipna=False) - cell[taken].sum(axis=1, skipna=False)
-            amount = np.log(column) if measure.get("ratio") else column
-            value += amount.mean() if sign == "plus" else -amount.mean()
+            plus, minus = (
+                np.array([cell[[name + ending for name in names]].sum(axis=1, skipna=False) for ending in endings])
+                for names in (added, taken)
+            )
+            amount = np.log(plus - minus) if measure.get("ratio") else plus - minus
+            value += amount.mean(axis=1) if sign == "plus" else -amount.mean(axis=1)
             runs = set(cell["run"])
             if len(runs) > 1:
                 raise UserError(f"paper.yaml: one cell has lines of {' and '.join(sorted(runs))}: name its module")
             used |= runs
         values.append(value)
-    return (of_seeds(values) if values else None), sorted(used)
+    if not values:
+        return None, sorted(used)
+    whole, *without = np.transpose(values).tolist()
+    return of_seeds(whole, without), sorted(used)
 
 
 def _cell(lines: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:

@@ -180,7 +180,7 @@ def measure_scales(run: Run, dials: scales.Dials) -> Measured:
         table = scales.measure(copy.deepcopy(run.model), run.store, rows, run.settings.input_size, pick_device())
         return table.assign(module=run.settings.module, persons=len(rows))
 
-    return measure_or_load(run.settings, "scales", dials, measure, sources=[run], store=run.store)
+    return measure_or_load(run.settings, "scales", dials, measure, sources=[run], store=run.store, version=2)
 
 
 def measure_gradients(runs: Sequence[Run], dials: gradients.Dials, *, progress: bool = True) -> Measured:

@@ -54,13 +54,20 @@ class Estimate:
         return f"{self.value:.2f} [{low:.2f}, {high:.2f}], {seeds}".replace("-", "−")
 
 
-def of_seeds(values: Sequence[float]) -> Estimate:
-    """The estimate from one value of each seed alone. Raises ValueError if there is none."""
+def of_seeds(values: Sequence[float], without: Sequence[Sequence[float]] = ()) -> Estimate:
+    """The estimate from one value of each seed. Raises ValueError if there is none.
+
+    without: the same values with one of g equal groups of the persons left out, by which the persons' error is a
+    jackknife (Shao and Tu, "The Jackknife and Bootstrap", 1995, section 2.3). Empty: the seeds' part alone.
+    """
     if not len(values):
         raise ValueError("an estimate needs the value of at least one seed")
     seeds = len(values)
     error = float(np.std(values, ddof=1)) / seeds**0.5 if seeds > 1 else 0.0
-    return Estimate(float(np.mean(values)), 0.0 if seeds > 1 else np.nan, error, seeds)
+    persons = 0.0 if seeds > 1 else np.nan
+    if without:
+        persons = float(np.std(np.mean(without, axis=1)) * (len(without) - 1) ** 0.5)
+    return Estimate(float(np.mean(values)), persons, error, seeds)
 
 
 @lru_cache(maxsize=2)

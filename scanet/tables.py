@@ -392,17 +392,27 @@ def by_size(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """PCKh by how large a person appears: a line a size, means over the seeds. Percent.
 
     table: of `scales.measure` with module and seed, of the reference and another row. Columns: both rows, their
-    difference "Δ" of the seeds that both have, and "Δ less that at 1": above 0 the other row loses less than the
-    reference does, points.
+    difference "Δ" of the seeds that both have, "Δ less that at 1", above 0 where the other row loses less than the
+    reference does, and "±", half the 95 % interval of that; points.
     """
-    each = table.pivot_table("pckh", ["size", "seed"], "module", sort=False)
-    other = next(name for name in each.columns if name != reference)
-    each = each[[reference, other]].dropna()
-    frame = each.groupby(level="size").mean().sort_index()
-    frame["Δ"] = frame[other] - frame[reference]
-    frame["Δ less that at 1"] = frame["Δ"] - frame.loc[1.0, "Δ"]
-    frame.index = pd.Index([f"{size:g}" for size in frame.index], name="Size")
-    return frame.rename(columns={name: ROWS[name].title for name in (reference, other)}).rename_axis(columns=None)
+    other = next(name for name in table["module"] if name != reference)
+    columns = [name for name in table if str(name).startswith("pckh")]  # of all persons, then without parts of them
+    each = table.set_index(["module", "size", "seed"])[columns].sort_index()
+    ours, theirs = each.loc[other].align(each.loc[reference], join="inner")
+    gain = ours - theirs
+    less = gain.sub(gain.xs(1.0, level="size"), axis=0, level="seed")
+    lines = {}
+    for size in sorted(gain.index.unique("size")):
+        whole, *without = less.xs(size, level="size").to_numpy().T.tolist()
+        estimate = of_seeds(whole, without)
+        lines[f"{size:g}"] = {
+            ROWS[reference].title: theirs["pckh"][size].mean(),
+            ROWS[other].title: ours["pckh"][size].mean(),
+            "Δ": gain["pckh"][size].mean(),
+            "Δ less that at 1": estimate.value,
+            "±": estimate.half_width() if size != 1 else math.nan,
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("Size")
 
 
 def gradient_ratios(ratios: pd.DataFrame) -> pd.DataFrame:

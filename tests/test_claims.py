@@ -104,6 +104,17 @@ def test_half_width_by_hand() -> None:
         statistics.of_seeds([])
 
 
+def test_leaving_out_each_person_of_a_mean_gives_its_standard_error() -> None:
+    """Closed form: the jackknife of a mean is the standard deviation over the root of their number."""
+    persons = np.random.default_rng(0).normal(size=(12, 3))  # what each adds to the mean of each of three seeds
+    without = (persons.sum(axis=0) - persons) / 11
+    of = statistics.of_seeds(persons.mean(axis=0).tolist(), without.tolist())
+    assert of.person_error == pytest.approx(persons.mean(axis=1).std(ddof=1) / 12**0.5)
+    assert of.seed_error == statistics.of_seeds(persons.mean(axis=0).tolist()).seed_error
+    alone = statistics.of_seeds([1.0], [[0.5], [1.5]])
+    assert alone.half_width() == pytest.approx(1.96 * 0.5, rel=1e-4)
+
+
 def drawn(seed: int, seeds: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hits of two rows on the same persons, and what is annotated."""
     generator = np.random.default_rng(seed)
@@ -527,6 +538,18 @@ def test_of_lines_by_stack_the_last_stack_counts() -> None:
     estimate, _ = claims.measured(measure, lines.assign(seed=0, run="r"))
     assert estimate is not None
     assert estimate.value == 3
+
+
+def test_columns_without_parts_of_the_persons_bring_the_choice_of_persons_in() -> None:
+    columns = {"seed": 0, "run": "r", "module": ["a", "b"], "x": [1.0, 5.0]}
+    parts = {"x without 0": [1.0, 4.0], "x without 1": [1.0, 6.0]}
+    measure = {"columns": ["x"], "plus": [{"module": "b"}], "minus": [{"module": "a"}]}
+    estimate, _ = claims.measured(measure, pd.DataFrame(columns | parts))
+    assert estimate is not None
+    assert (estimate.value, estimate.person_error) == (4, 1)
+    estimate, _ = claims.measured(measure, pd.DataFrame(columns))
+    assert estimate is not None
+    assert math.isnan(estimate.person_error)
 
 
 def test_a_column_after_a_minus_sign_is_taken_off() -> None:

@@ -56,6 +56,12 @@ def test_the_table_by_hand(trained: Run) -> None:
     metric = PCK(trained.store.skeleton)
     metric.update(found.joints, trained.store.joints[rows], trained.store.head_size[rows])
     assert table.set_index("size").loc[0.5, "pckh"] == metric.compute().row("plain")["Mean"]
+    some = [k for k in range(len(rows)) if k != 1]  # there are fewer persons than parts: each is one of its own
+    metric = PCK(trained.store.skeleton)
+    metric.update(found.joints[some], trained.store.joints[rows[some]], trained.store.head_size[rows[some]])
+    assert table.set_index("size").loc[0.5, "pckh without 1"] == metric.compute().row("plain")["Mean"]
+    assert f"pckh without {len(rows) - 1}" in table
+    assert f"pckh without {len(rows)}" not in table
     few = measure_scales(trained, scales.Dials(persons=4))
     assert few.measurement.name == "tiny/scales/MSFI-s0-persons=4"
 
@@ -78,12 +84,17 @@ def test_table_and_figure_of_two_rows() -> None:
     table = pd.DataFrame([*lines, alone])
     found = tables.by_size(table, "Baseline")
     assert found.index.tolist() == ["0.5", "1"]
-    assert found.to_dict("list") == {
+    assert found.drop(columns="±").to_dict("list") == {
         "Baseline": [40.5, 80.5],
         "MSFI": [46.5, 81.5],
         "Δ": [6, 1],
         "Δ less that at 1": [5, 0],
     }
+    assert found["±"].iloc[0] == 0  # both seeds gain the same
+    assert np.isnan(found["±"].iloc[1])  # by definition
+    small = (table["size"] < 1) & (table["module"] == "MSFI")
+    parts = {f"pckh without {k}": table["pckh"] + sign * small for k, sign in enumerate((-1, 1))}
+    assert tables.by_size(table.assign(**parts), "Baseline")["±"].iloc[0] == pytest.approx(1.96, rel=1e-4)
     scores, gains = figures.by_size(table[table["seed"] < 2], "Baseline", (0.8, 4 / 3)).axes
     assert [line.get_ydata().tolist() for line in scores.lines] == [[40.5, 80.5], [46.5, 81.5]]
     assert gains.lines[0].get_ydata().tolist() == [6, 1]
