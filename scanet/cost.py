@@ -48,7 +48,7 @@ OTHER = "attention, loss, update"
 
 def kind(name: str) -> str:
     """The kind of an operation by its name, as PyTorch's dispatcher and its profiler have it."""
-    word = name.removeprefix("aten::")
+    word = name.removeprefix("aten::").removeprefix("_foreach_")
     if word.startswith("addc"):  # the optimizer's
         return OTHER
     return next((k for k, words in KINDS.items() if any(w in word for w in words)), OTHER)

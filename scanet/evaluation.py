@@ -17,6 +17,7 @@ from scanet.pckh import PCK, Scores, torso_size
 from scanet.predictions import read_predictions, read_truth
 from scanet.results import Record
 from scanet.skeleton import MPII, SKELETONS
+from scanet.stores import check_resolution
 
 
 def predictions_of(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:
@@ -68,6 +69,7 @@ def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = 
             raise UserError(f"{record.name} has no scores with tta {tta!r}: give the store with --data")
         return record.scores(tta), f"{record.name}, {record.run['data']['dataset']}, {tta}{_seen(record)}"
     model, store, device = record.trained_model(), Store(data), pick_device()
+    check_resolution(store, record.settings["input_size"])
     rows = store.indices("valid")
     if not len(rows):
         raise UserError(f"{data} has no validation persons: prepare it with a validation list")
@@ -101,6 +103,7 @@ def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> t
             f"give a run of preset paper"
         )
     model, store, device = record.trained_model(), Store(data), pick_device()
+    check_resolution(store, record.settings["input_size"])
     rows = store.indices("test")
     if not len(rows):
         raise UserError(f"{data} has no test persons: fill a store with MPII's by `scanet prepare mpii FOLDER`")

@@ -43,6 +43,15 @@ def data_folder() -> Path:
     return home() / "data"
 
 
+def _on_disk(path: Path) -> None:
+    """Wait until it is: else a power cut may leave a new name with nothing behind it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
@@ -53,8 +62,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())  # else a power cut may leave the new name with nothing behind it
+        _on_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -69,6 +77,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for written in temporary.iterdir():  # files in folders are pictures, which can be drawn again
+            _on_disk(written)
         if path.exists():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.replace(old)

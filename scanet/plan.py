@@ -152,7 +152,7 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
                 stage.epochs,
                 learning // stage.batch_size,
                 stage.epochs * (learning // stage.batch_size) * stage.batch_size / images_per_second,
-                stage.epochs * persons["valid"] * times["none"],
+                stage.epochs * persons["valid"] * times["none"] / processes.count(),
             )
             for stage in stages
         ),

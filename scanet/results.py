@@ -247,7 +247,7 @@ def write(
             tables = {"joints": predictions.joints, "heat": predictions.heat, **columns}
             for name, values in tables.items():
                 small = values.astype(np.float32) if values.dtype.kind == "f" else values
-                file.create_dataset(name, data=small, compression="gzip", track_times=False)
+                file.create_dataset(name, data=small, compression="gzip")
         save_model(model, temporary / "weights.safetensors")
     return Record(folder, run)
 
@@ -260,7 +260,7 @@ def add_scores(record: Record, tta: str, predictions: Predictions, scores: Score
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "a") as file:
             name, joints = f"joints_{tta}", predictions.joints.astype(np.float32)
-            file.require_dataset(name, joints.shape, joints.dtype, compression="gzip", track_times=False)[:] = joints
+            file.require_dataset(name, joints.shape, joints.dtype, compression="gzip")[:] = joints
     write_json(record.folder / "run.json", run)  # last: what it lists is there
     return Record(record.folder, run)
 

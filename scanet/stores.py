@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scanet.config import Settings
+from scanet.config import Settings, stored_resolution
 from scanet.data import lsp, mpii, synthetic
 from scanet.data.person import Reading
 from scanet.data.store import Report, Store, fill
-from scanet.files import UserError, data_folder
+from scanet.files import UserError, alone, data_folder
 
 _READERS: Mapping[str, Callable[[Path], Reading]] = {
     "lspet": lsp.read_folder,
@@ -111,18 +111,24 @@ def _right_store(path: Path, settings: Settings) -> Store:
     store = Store(path)
     if store.dataset != settings.dataset:
         raise UserError(f"{path} holds {store.dataset}, but preset {settings.preset!r} is for {settings.dataset}")
-    if store.resolution != settings.resolution:
-        raise UserError(
-            f"{path} holds boxes of {store.resolution} pixels, and an input_size of {settings.input_size} takes "
-            f"{settings.resolution}: scanet prepare them with --resolution {settings.resolution}"
-        )
+    check_resolution(store, settings.input_size)
     return store
+
+
+def check_resolution(store: Store, input_size: int) -> None:
+    """Raises UserError unless the store's boxes have as many pixels as a network of this input takes."""
+    if store.resolution != stored_resolution(input_size):
+        raise UserError(
+            f"{store.path} holds boxes of {store.resolution} pixels, and an input_size of {input_size} takes "
+            f"{stored_resolution(input_size)}: scanet prepare them with --resolution {stored_resolution(input_size)}"
+        )
 
 
 def _draw(folder: Path, path: Path, resolution: int, *, progress: bool, **how: Any) -> None:
     """Draw people into `folder`, if it is not there yet, and fill the store at `path`. how: as `synthetic.write`."""
-    if not folder.exists():
-        synthetic.write(folder, **how, progress=progress)
+    with alone(folder, folder.name, wait=True):
+        if not folder.exists():
+            synthetic.write(folder, **how, progress=progress)
     prepare("synthetic", folder, path, resolution, progress=progress)
 
 

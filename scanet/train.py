@@ -1,4 +1,4 @@
-"""The training loop: RMSprop, three drops of the rate, validation each epoch, a checkpoint each epoch.
+"""The training loop: RMSprop, a falling rate (`first_rate`), validation each epoch, a checkpoint each epoch.
 
 Every epoch draws its randomness from (seed, epoch) alone, so a run that was killed and goes on from its last
 checkpoint ends with the same weights and the same history as one that was not: on a CPU to the last bit, on a GPU but
@@ -285,7 +285,8 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 def validate(model: SCANet, persons: Persons, settings: Settings) -> float:
     """PCKh@0.5, plain mean, percent, without test-time augmentation; of several processes' persons together."""
-    predictions = predict(model, persons, size=settings.input_size, tta="none")
+    at_once = min(32, 4 * settings.batch_size)  # without gradients an image takes far less memory than in training
+    predictions = predict(model, persons, size=settings.input_size, tta="none", batch_size=at_once)
     store, rows = persons.store, persons.rows
     metric = PCK(store.skeleton)
     metric.update(predictions.joints, store.joints[rows], store.head_size[rows])

@@ -155,6 +155,7 @@ def test_half_the_width_of_numbers_is_less_to_move_and_to_keep() -> None:
         ("_to_copy", "copies and casts"),
         ("aten::add_", "sums and joins"),
         ("aten::addcdiv_", cost.OTHER),
+        ("aten::_foreach_addcmul_", cost.OTHER),
         ("sigmoid", cost.OTHER),
     ],
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from scanet import choices, figures, results, runs
 from scanet.choices import CHOICES, FINDINGS, Choices, label, on_row, rows_of, specifications
 from scanet.config import PRESETS, ROWS, Settings, resolve
+from scanet.model import SCANet
 from scanet.train import build
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -110,6 +112,16 @@ def test_the_map_in_testing_is_told_from_the_same_weights(monkeypatch: pytest.Mo
     again = choices._rows(run, {"test_map": "noise-free"})
     assert again == own
     assert mean.keys() == own.keys()
+    tested: list[str] = []
+    predicting = choices.predict
+
+    def noted(model: SCANet, *rest: Any, **how: Any) -> Any:
+        tested.append(model.config.test_map)
+        return predicting(model, *rest, **how)
+
+    monkeypatch.setattr(choices, "predict", noted)
+    choices._rows(run, {"test_map": "mean"})
+    assert tested == ["mean"]
 
 
 def made(values: dict[str, dict[str, list[float]]]) -> pd.DataFrame:

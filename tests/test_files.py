@@ -45,6 +45,16 @@ class TestWhole:
         assert content(path, folder=folder) == "new"
         assert list(path.parent.iterdir()) == [path]
 
+    def test_it_is_on_disk_before_it_has_the_name(
+        self, whole: Whole, folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+        path = tmp_path / "thing"
+        with whole(path) as temporary:
+            put(temporary, "new", folder=folder)
+        assert synced == [(path / "content" if folder else path).stat().st_ino]
+
     def test_replaced(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
         path = tmp_path / "thing"
         put(path, "old", folder=folder)

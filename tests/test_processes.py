@@ -1,6 +1,7 @@
 """Two processes that share a batch do what one does that takes the two halves in turn."""
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -67,10 +68,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
+
+
 def launch(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
     (folder / "step.py").write_text(STEP, encoding="utf-8")
     here = str(Path(__file__).parent)
-    everywhere = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
+    everywhere = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     children = [
         subprocess.Popen(
             [sys.executable, str(folder / "step.py"), str(folder), here],
@@ -141,7 +148,7 @@ print(found.record.run["key"], found.record.run["processes"], len(found.record.h
 
 def test_a_run_of_two_processes_has_one_record(project: Path) -> None:
     """Process 0 draws the persons and writes the record, and both show it."""
-    everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29534", "OMP_NUM_THREADS": "1"}
+    everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     home = os.environ | everywhere | {"SCANET_HOME": str(project)}
     children = [
         subprocess.Popen([sys.executable, "-c", RUN], env=home | {"RANK": rank}, stdout=subprocess.PIPE, text=True)

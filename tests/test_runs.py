@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from scanet.data.store import Store
 from scanet.evaluation import align, evaluate
 from scanet.examples import examples
 from scanet.files import UserError
+from scanet.inference import Predictions
 from scanet.model import SCANet
 from scanet.results import Record
 from scanet.runs import Run, run_or_load
@@ -199,6 +201,13 @@ def test_evaluate_agrees_with_the_record(run: Run) -> None:
     assert measured == recorded
     with pytest.raises(UserError, match="give the folder of a finished run"):
         evaluate(store.parent, None, "none")
+
+
+def test_evaluate_refuses_a_store_of_another_resolution(run: Run, tmp_path: Path) -> None:
+    raw = next(files.data_folder().glob("synthetic*c0.5"))
+    stores.prepare("mpii", raw, tmp_path / "coarse.h5", 40, progress=False)
+    with pytest.raises(UserError, match=r"coarse\.h5 holds boxes of 40 pixels, and an input_size of 64 takes 80"):
+        evaluate(run.record.folder, tmp_path / "coarse.h5", "none", progress=False)
 
 
 def test_examples_are_ranked_by_error_and_in_place(run: Run) -> None:
@@ -510,9 +519,17 @@ def test_every_preset_has_its_place_and_colour_in_the_figure() -> None:
     plt.close("all")
 
 
-def test_predictions_file_holds_no_path_or_time(run: Run) -> None:
+def test_predictions_file_holds_no_path_or_time(run: Run, tmp_path: Path) -> None:
+    """The same predictions make the same file, wherever and whenever it is written."""
     with h5py.File(run.record.folder / "predictions.h5") as file:
         assert set(file) == {"joints", "joints_none", "heat", "truth", "head_size", "row"}
+        columns = {name: file[name][:] for name in ("joints_none", "truth", "head_size", "row")}
+        found = Predictions(file["joints"][:], file["heat"][:])
+    assert run.model is not None
+    written = (run.record.folder / "predictions.h5").stat().st_mtime
+    time.sleep(max(0, written + 1.1 - time.time()))  # HDF5 would note whole seconds
+    again = results.write(tmp_path / "again", run.record.run, [], run.model, found, columns).folder
+    assert (again / "predictions.h5").read_bytes() == (run.record.folder / "predictions.h5").read_bytes()
 
 
 # ---- the final model ----

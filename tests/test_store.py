@@ -296,6 +296,8 @@ def test_unreadable_photographs_are_skipped_and_named(folder: Path) -> None:
         (images / name).write_bytes(data)
     assert fill(path, people(), images, dataset="d", resolution=32, progress=False).stored == 11
     assert Store(path).fingerprint != made.fingerprint
+    with pytest.raises(UserError, match=r"s\.h5 was filled anew while it was in use"):
+        made.crops([3])  # which is another person now
 
 
 @pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("no")])

@@ -457,8 +457,9 @@ def test_a_person_looks_the_same_in_any_batch(store: Store, draw: Augmentation) 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's queue")
-def test_a_batch_does_not_wait_for_the_gpu(store: Store, draw: Augmentation) -> None:
-    people = Persons(store, store.indices("train"), torch.device("cuda"))
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_batch_does_not_wait_for_the_gpu(store: Store, draw: Augmentation, cached: bool) -> None:
+    people = Persons(store, store.indices("train"), torch.device("cuda"), cached=cached)
     found = people.training_batches(tiny(), torch.arange(TRAINING).view(-1, 4), draw)
     next(found)
     torch.cuda.set_sync_debug_mode("error")
@@ -466,6 +467,34 @@ def test_a_batch_does_not_wait_for_the_gpu(store: Store, draw: Augmentation) -> 
         assert next(found).images.shape == (4, 3, 64, 64)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's queue")
+@pytest.mark.parametrize("module", ["SSA", "ALL"])
+def test_a_step_does_not_wait_for_the_gpu(store: Store, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch waits once, for its mean loss at the end."""
+    gpu, settings = torch.device("cuda"), tiny(module=module, batch_size=2)
+    people = Persons(store, store.indices("train"), gpu)
+    run = scanet.train.begin(settings, 16, gpu)
+    waits: list[str] = []
+
+    def watched(batches: Any) -> Any:
+        for number, batch in enumerate(batches):
+            if number == 1:
+                torch.cuda.set_sync_debug_mode("error")
+            yield batch
+        torch.cuda.set_sync_debug_mode("default")
+        waits.append("the end")
+
+    batches = Persons.training_batches
+    monkeypatch.setattr(Persons, "training_batches", lambda self, *rest: watched(batches(self, *rest)))
+    try:
+        scanet.train.train_epoch(
+            run, people, settings, 1, scanet.train.Progress(settings, len(people), 0, show=False)
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert waits == ["the end"]
 
 
 def subcell_peak(heatmap: Tensor, sigma: float) -> Tensor:

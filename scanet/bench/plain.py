@@ -1,6 +1,7 @@
 """The plain way, for comparison only: how the public hourglass projects train, written again in their shape.
 
-One sample at a time through a CPU loader, targets drawn joint by joint, contiguous NCHW, eager fp32. It computes
+One sample at a time through a CPU loader, targets drawn joint by joint, contiguous NCHW, eager fp32 (a
+GPU's convolutions in TF32, as PyTorch has it unless told otherwise). It computes
 what the package computes, so the same loss comes out of it, which a test checks; only the way differs. The public
 projects also decode the whole photograph for each sample. Here both ways read the store, which flatters this one.
 """

@@ -88,7 +88,8 @@ class Persons(Squares):
         self.joints = self._column(store.joints[rows])
 
     def _read(self, positions: np.ndarray) -> UInt8[Tensor, "b 3 m m"]:
-        return torch.from_numpy(self.store.crops(self.rows[positions]))
+        squares = torch.from_numpy(self.store.crops(self.rows[positions]))
+        return squares.pin_memory() if self.device.type == "cuda" else squares  # else the copy waits for the device
 
     def squares(self, batches: Sequence[Tensor]) -> Iterator[UInt8[Tensor, "b 3 m m"]]:
         if self._squares is not None:
@@ -101,7 +102,7 @@ class Persons(Squares):
                 squares = ready.result()
                 if following is not None:
                     pending.append(reader.submit(self._read, following.numpy()))
-                yield squares.to(self.device)
+                yield squares.to(self.device, non_blocking=True)
 
     def training_batches(
         self, settings: Settings, order: Int[Tensor, "batches b"], augmentation: transforms.Augmentation

@@ -368,10 +368,17 @@ class Store:
         """The persons' canvases, uint8 (B, 3, M, M), black where there is no photograph.
 
         workers: decoding threads, by default one a processor.
+
+        Raises:
+            UserError: the file was filled anew since this store was opened: its rows may be other persons.
         """
         rows = [int(i) for i in indices]
         out = np.zeros((len(rows), 3, self.canvas, self.canvas), np.uint8)
         with h5py.File(self.path, "r") as file:
+            if (file.attrs["fingerprint"], file.attrs["canvas"]) != (self.fingerprint, self.canvas):
+                raise UserError(
+                    f"{self.path} was filled anew while it was in use: start again with what it holds now"
+                )
             jpegs = [file["jpeg"][row].tobytes() for row in rows]
 
         def decode(number: int) -> None:
