@@ -4,6 +4,7 @@ Every value of an axis has a test set of drawn people made for it; the other dia
 it. The people and their poses are the same at every value.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from scanet.device import pick_device
 from scanet.evaluation import scores
 from scanet.files import UserError
 from scanet.inference import predict
-from scanet.measurements import measure_or_load
+from scanet.measurements import Measured, measure_or_load
 from scanet.pckh import CONVENTION
 from scanet.runs import Run, run_or_load
 from scanet.stores import drawn_for_testing
@@ -71,8 +72,8 @@ def measure(run: Run, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
-    """The tables of the preset's canonical runs of Table 2's rows, with their seeds; measured where lacking.
+def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> list[Measured]:
+    """Of the preset's canonical runs of Table 2's rows, each; measured where lacking.
 
     Raises:
         UserError: the preset learns from photographs, which have no dials, or lacks finished runs to compare.
@@ -95,7 +96,7 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
             "another row: make them with `papermill experiments/ablation.ipynb out.ipynb "
             f"-p preset {settings.preset} -p module {REFERENCE}`"
         )
-    tables = []
+    found = []
     for record in records:
         own = replace(settings, module=record.settings["module"], seed=record.settings["seed"])
         run = run_or_load(own, progress=progress)
@@ -107,9 +108,13 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> pd.
             sources=[run],
             store=run.store,
         )
-        print(of_run)
-        tables.append(of_run.table().assign(seed=run.settings.seed))
-    return pd.concat(tables, ignore_index=True)
+        found.append(of_run)
+    return found
+
+
+def table(found: Sequence[Measured]) -> pd.DataFrame:
+    """The lines of `measured`, with the column seed."""
+    return pd.concat([each.table().assign(seed=each.measurement.run["seed"]) for each in found], ignore_index=True)
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:

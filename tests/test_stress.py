@@ -28,7 +28,7 @@ def table(project: Path) -> pd.DataFrame:
         patch.setenv("SCANET_HOME", str(project))
         for module in ("Baseline", "SSA"):
             run_or_load(resolve(module=module, preset="tiny"), progress=False)
-        return stress.measured(TINY, DIALS, progress=False)
+        return stress.table(stress.measured(TINY, DIALS, progress=False))
 
 
 def test_points_move_one_dial_at_a_time() -> None:
@@ -73,7 +73,7 @@ def test_a_measurement_is_kept_under_its_dials_and_loaded(monkeypatch: pytest.Mo
     assert kept is not None
     assert folder.name == "SSA-s0-persons=4-steps=3"
     monkeypatch.setattr(stress, "predict", lambda *_, **__: pytest.fail("measured again"))
-    again = stress.measured(TINY, DIALS, progress=False)
+    again = stress.table(stress.measured(TINY, DIALS, progress=False))
     assert again[again["module"] == "SSA"]["pckh"].tolist() == kept.table()["pckh"].tolist()
 
 
