@@ -41,6 +41,7 @@ def card(record: Record, full: Scores, half: Scores, size: int) -> str:
     facts = "\n".join(f"| {name} | {value} |" for name, value in tables.facts(record).items())
     mean = half.row(CONVENTION)["Mean"]
     from_joints = settings["dataset"] == "lspet"
+    whom = "the validation persons" if record.held_out else "persons it was TRAINED ON (no validation result)"
     parts = [
         TITLE,
         f"`scanet.safetensors`, {size / 1e6:.2f} MB: the network of the row {run['title']} with {settings['stacks']} "
@@ -52,7 +53,7 @@ def card(record: Record, full: Scores, half: Scores, size: int) -> str:
         _DATA[settings["dataset"]],
         f"{run['data']['train']} persons were for training, {run['data']['valid']} for validation.",
         "## Metrics",
-        f"On the validation persons, {half.persons} of them scored, plain mean over the joints, percent. The head "
+        f"On {whom}, {half.persons} of them scored, plain mean over the joints, percent. The head "
         f"size is {'the distance from neck to head top' if from_joints else 'that of the head rectangle'}, and "
         f"the person's box comes {'from the annotated joints' if from_joints else 'with the annotation'}, so it is "
         f"better placed than a detector's.",

@@ -194,10 +194,9 @@ def _rows(run: Run, part: Specification) -> dict[str, dict[str, float]]:
     """The run's rows in every convention, flip test; tested anew where the specification asks for another map."""
     found = run.record.scores()
     if "test_map" in part:
-        assert run.model is not None
         assert run.store is not None
         rows = run.record.predictions()["row"]
-        model = varied(run.model, test_map=part["test_map"]).to(pick_device())
+        model = varied(run.record.trained_model(), test_map=part["test_map"]).to(pick_device())
         persons = Persons(run.store, rows, pick_device())
         predictions = predict(model, persons, size=run.settings.input_size, tta="flip")
         found = scores(predictions, run.store, rows)

@@ -332,12 +332,13 @@ def asks(claim: Claim, preset: str) -> bool:
 
 def lacks(claim: Claim, preset: Held) -> list[str]:
     """The runs that a claim needs of those that the preset's report lacks."""
-    rows = {claim.measure.get("row"), claim.measure.get("over")}
+    cells = [*claim.measure.get("plus", []), *claim.measure.get("minus", [])]
+    rows = {cell.get("module") for cell in cells} or {claim.measure.get("row"), claim.measure.get("over")}
     needed = []
     for name in sorted(preset.lacking):
         _, experiment, run = name.split("/")
         if experiment == claim.measure.get("experiment", "ablation"):
-            needed += [name] if claim.kind == "measurement" or run.rpartition("-s")[0] in rows else []
+            needed += [name] if None in rows or run.rpartition("-s")[0] in rows else []
     return needed
 
 

@@ -45,7 +45,10 @@ def info(joints: Annotated[int, typer.Option(help="16 for MPII, 14 for LSP.")] =
     """
     from scanet import cost, tables
     from scanet.device import describe, pick_device
+    from scanet.skeleton import SKELETONS
 
+    if joints not in SKELETONS:
+        raise UserError(f"joints is {joints}: allowed are {', '.join(map(str, sorted(SKELETONS)))}")
     if not as_json:
         print(f"Device: {describe(pick_device())}\n\nTrainable parameters, millions, by the number of stacks")
     parameters = tables.by_stacks(cost.parameters, joints)

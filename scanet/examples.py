@@ -12,7 +12,7 @@ from scanet.pictures import PICTURE, Example
 from scanet.runs import Run
 
 
-def errors(run: Run) -> np.ndarray:
+def normalised_errors(run: Run) -> np.ndarray:
     """Each validation person's mean distance from the annotation, in head sizes; NaN with under half the joints."""
     found = run.record.predictions()
     distance = np.linalg.norm(found["joints"] - found["truth"], axis=2) / found["head_size"][:, None]
@@ -43,14 +43,14 @@ def examples(
     The rule takes the choice out of anybody's hands. Empty where the photographs are not on this machine.
 
     Args:
-        by: the number for each validation person, NaN to leave one out; None: `errors`, from the best to the worst.
+        by: the number for each validation person, NaN to leave one out; None: `normalised_errors`, the best first.
         between: the first and the last rank, of 0 to 1.
         tau: of the attention maps; None: the network's own. noisy: one draw of Gumbel noise in them.
     """
     if run.store is None:
         return []
     found = run.record.predictions()
-    by = errors(run) if by is None else by
+    by = normalised_errors(run) if by is None else by
     order = np.argsort(by)[: np.isfinite(by).sum()]  # NaN comes last
     ranks = np.linspace(*between, count)
     chosen = order[np.round(ranks * (len(order) - 1)).astype(int)]

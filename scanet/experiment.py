@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from scanet.config import Settings, refuse_unknown, refuse_unused, resolve, resolve_dials, with_module
-from scanet.examples import errors, examples, leg_to_head, with_and_without_noise
+from scanet.examples import examples, leg_to_head, normalised_errors, with_and_without_noise
 from scanet.files import UserError
 from scanet.measurements import (
     measure_attention,
@@ -21,7 +21,6 @@ from scanet.measurements import (
 from scanet.runs import final, run_or_load, trained_at
 
 __all__ = [
-    "errors",
     "examples",
     "final",
     "leg_to_head",
@@ -31,7 +30,9 @@ __all__ = [
     "measure_scales",
     "measure_temperature",
     "measurement_parameters",
+    "normalised_errors",
     "parameters",
+    "preset_of",
     "run_or_load",
     "trained_at",
     "with_and_without_noise",
@@ -71,6 +72,16 @@ def measurement_parameters(
     if settings.module not in modules:
         raise UserError(f"module is {settings.module!r}: this notebook is for {', '.join(modules)}")
     return settings, chosen
+
+
+def preset_of(namespace: Mapping[str, Any], *others: str) -> Settings:
+    """As `parameters`, for a notebook that shows the finished runs of a whole preset: it takes the preset alone.
+
+    others: names of what else it takes.
+    """
+    given = _plain(namespace)
+    refuse_unknown(given, ["preset", *others])
+    return resolve(**given)
 
 
 def _plain(namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,10 @@ def _opened(folder: Path, data: str | None) -> Run:
         raise UserError(f"{folder} holds no run any more: choose another one")
     settings = resolve(**record.settings, data=data)
     path = store_path(settings)
-    return Run(settings, record, "", record.model(), Store(path) if path.exists() else None)
+    store = Store(path) if path.exists() else None
+    if store is not None and store.fingerprint != record.run["data"]["fingerprint"]:
+        store = None  # its rows are other persons
+    return Run(settings, record, "", record.model(), store)
 
 
 class Explorer:

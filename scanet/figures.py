@@ -112,7 +112,9 @@ def _bare(ax: Axes, image: np.ndarray) -> Axes:
 
 def gallery(examples: Sequence[Example], skeleton: Skeleton) -> Figure:
     """A column for each example: the prediction over the truth, then the attention map of each stack."""
-    stacks = max((len(example.attention) for example in examples), default=0)
+    if not examples:
+        return _missing("the photographs")
+    stacks = max(len(example.attention) for example in examples)
     figure, grid = plt.subplots(
         1 + stacks,
         len(examples),

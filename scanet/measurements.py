@@ -102,7 +102,7 @@ def measure_or_load(
         return Measured(saved, f"what it was measured on or by has changed since; {remedy}")
     if saved is not None:
         print(f"{saved.name} is measured again: what it was measured on or by has changed.", file=sys.stderr)
-    start = time.perf_counter()
+    provenance, start = results.provenance(), time.perf_counter()
     table = measure()
     run = {
         "experiment": experiment,
@@ -118,7 +118,7 @@ def measure_or_load(
         "device": describe(pick_device()),
         "seconds": time.perf_counter() - start,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **results.provenance(),
+        **provenance,
     }
     return Measured(results.write_measurement(folder, run, table), "")
 

@@ -26,6 +26,7 @@ from scanet import results
 from scanet.colours import limb_colour
 from scanet.config import Tta, stored_resolution
 from scanet.data.loader import Squares
+from scanet.data.lsp import AROUND
 from scanet.data.store import cut_square, paste, zoom_of
 from scanet.data.transforms import BOX
 from scanet.device import pick_device, within_memory
@@ -36,8 +37,6 @@ from scanet.skeleton import SKELETONS, Skeleton
 
 #: The model that comes with the package, and its card beside it.
 WEIGHTS = Path(__file__).parent / "weights" / "scanet.safetensors"
-#: The network sees a square of so many times a box's longer side, as in training (`scanet.data.lsp.BOX`).
-AROUND = 1.25
 #: Pixels: a JPEG with more is read at a half, a quarter or an eighth of its size, which costs no accuracy, as the
 #: network sees a few hundred pixels of a person. Pillow refuses pictures of more than 2 * Image.MAX_IMAGE_PIXELS.
 LARGE = 2**25

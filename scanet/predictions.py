@@ -14,9 +14,10 @@ import numpy as np
 import scipy.io
 
 from scanet.files import UserError
+from scanet.skeleton import MPII
 
 #: MPII's joints, in the order of `scanet.skeleton.MPII`, as all these files have them.
-_JOINTS = 16
+_JOINTS = len(MPII.joints)
 
 
 @dataclass(frozen=True, eq=False)

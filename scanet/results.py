@@ -360,26 +360,56 @@ def load_measurement(folder: Path) -> Measurement | None:
 
 
 def over_seeds(measurement: Measurement) -> pd.DataFrame:
-    """The tables of this measurement and of those that differ from it in the seed alone, with the column seed."""
-    run = measurement.run
-    found = [load_measurement(path.parent) for path in measurement.folder.parent.glob(f"{run['module']}-s*/run.json")]
+    """The tables of this measurement and of those that differ from it in the seed alone, with the column seed.
+
+    One of a run that was trained again since is left out.
+    """
+    runs = measurement.folder.parent.glob(f"{measurement.run['module']}-s*/run.json")
+    others = [other for path in runs if (other := load_measurement(path.parent)) is not None]
     same = [
         other
-        for other in found
-        if other is not None
-        and all(other.run[n] == run[n] for n in ("module", "overrides", "settings", "data", "version"))
+        for other in others
+        if all(other.run[name] == measurement.run[name] for name in _ALIKE) and not _trained_again(other)
     ]
     return pd.concat([other.table().assign(seed=other.run["seed"]) for other in same], ignore_index=True)
 
 
 def measurements(preset: str, experiment: str) -> list[Measurement]:
-    """The canonical measurements of a preset, in the order of Table 2 and of the seeds."""
+    """The canonical measurements of a preset, in the order of Table 2 and of the seeds.
+
+    Raises:
+        UserError: two of them do not compare, or one is of a run that was trained again since.
+    """
     folder = results_folder() / preset / experiment
     runs = [(path.parent, _read(path)) for path in folder.glob("[!.]*/run.json")]
     found = [Measurement(folder, run) for folder, run in runs if not run["overrides"]]
     order = list(ROWS)
     known = [measurement for measurement in found if measurement.run["module"] in ROWS]
-    return sorted(known, key=lambda m: (order.index(m.run["module"]), m.run["seed"]))
+    known.sort(key=lambda m: (order.index(m.run["module"]), m.run["seed"]))
+    first: dict[str, Measurement] = {}
+    for one in known:
+        for other, names in ((known[0], ["data"]), (first.setdefault(one.run["module"], one), _ALIKE)):
+            if differ := [name for name in names if one.run[name] != other.run[name]]:
+                raise UserError(
+                    f"{other.name} and {one.name} differ in {', '.join(differ)}: delete the older one's folder and "
+                    "measure it again"
+                )
+        if again := _trained_again(one):
+            raise UserError(f"{one.name} is older than {again}: delete its folder and measure it again")
+    return known
+
+
+#: In which two measurements agree that differ in the seed alone.
+_ALIKE = ("module", "overrides", "settings", "data", "version")
+
+
+def _trained_again(measurement: Measurement) -> str:
+    """The run behind a measurement that has another key by now; empty if none has, or it is not here."""
+    for name, key in measurement.run["sources"].items():
+        record = load(results_folder() / name)
+        if record is not None and record.run["key"] != key:
+            return str(name)
+    return ""
 
 
 def one_preset(records: Sequence[Record]) -> str:

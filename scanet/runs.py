@@ -161,7 +161,8 @@ def _train(
     where = describe(device) + (f", {processes.count()} processes" if processes.count() > 1 else "")
     if settings.preset == "paper" and experiment != "final":  # of which both stages have been planned together
         _print_plan([settings])
-    code = results.training_code(settings.module)  # of what runs now, whatever is edited meanwhile
+    # Of what runs now, whatever is edited or committed meanwhile.
+    code, provenance = results.training_code(settings.module), results.provenance()
     key = results.key_of(settings, experiment, store.fingerprint, start)
     checkpoint = folder.parent / f".{folder.name}-{key}" / "checkpoint.safetensors"
     if processes.rank() == 0:
@@ -209,7 +210,7 @@ def _train(
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
         "peak_memory": peak_memory(device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **results.provenance(),
+        **provenance,
     }
     if start is not None:
         run["start"] = {"name": start.name, "key": start.run["key"]}

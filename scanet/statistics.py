@@ -2,12 +2,12 @@
 
 Two things would come out otherwise if a run were made again: the validation persons, had others been photographed,
 and the training, had it started from another seed. The first is measured by a bootstrap over persons, in which all
-seeds and both rows keep the same persons; the second by the spread of the seeds' own values. With so few seeds that
-spread is itself uncertain, so its part of the interval takes Student's t with one degree of freedom less than there
-are seeds. The two parts add as squares. For independent normal parts, each with its own t, such an interval covers at
-least as often as it promises (Banerjee, "Approximate confidence interval for linear functions of means of k
-populations when the population variances are not equal", Sankhya 22, 1960). Here it covers somewhat more, as what
-seeds do to single persons is in both parts.
+seeds and both rows keep the same persons (for measurements that leave parts of them out, by a jackknife); the second
+by the spread of the seeds' own values. With so few seeds that spread is itself uncertain, so its part of the interval
+takes Student's t with one degree of freedom less than there are seeds. The two parts add as squares. For independent
+normal parts, each with its own t, such an interval covers at least as often as it promises (Banerjee, "Approximate
+confidence interval for linear functions of means of k populations when the population variances are not equal",
+Sankhya 22, 1960). Here it covers somewhat more, as what seeds do to single persons is in both parts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -71,9 +71,9 @@ def of_seeds(values: Sequence[float], without: Sequence[Sequence[float]] = ()) -
 
 
 @lru_cache(maxsize=2)
-def resampling(persons: int, resamples: int, seed: int = 0) -> Float[np.ndarray, "b n"]:
+def resampling(persons: int, resamples: int) -> Float[np.ndarray, "b n"]:
     """How often each person is drawn in each resample, with replacement. The same numbers at each call."""
-    drawn = np.random.default_rng(seed).integers(persons, size=(resamples, persons))
+    drawn = np.random.default_rng(0).integers(persons, size=(resamples, persons))
     places = drawn + persons * np.arange(resamples)[:, None]
     return np.bincount(places.ravel(), minlength=resamples * persons).reshape(resamples, persons).astype(np.float32)
 
@@ -164,15 +164,13 @@ def _of_kind(
 
 
 def holm(
-    intervals: Mapping[str, Callable[[float], tuple[float, float]]],
-    level: float = LEVEL,
-    comparisons: int | None = None,
+    intervals: Mapping[str, Callable[[float], tuple[float, float]]], comparisons: int | None = None
 ) -> dict[str, float]:
     """Holm's correction: for each comparison the level of its own interval.
 
     All intervals at these levels together: that any of those whose true value is 0 excludes 0 happens in a part of
-    at most `level` of all cases. Of m comparisons, those whose interval at level / m excludes 0 are done with that;
-    the m' others are tried at level / m', and so on until none is added (Holm, "A simple sequentially rejective
+    at most `LEVEL` of all cases. Of m comparisons, those whose interval at LEVEL / m excludes 0 are done with that;
+    the m' others are tried at LEVEL / m', and so on until none is added (Holm, "A simple sequentially rejective
     multiple test procedure", Scandinavian Journal of Statistics 6, 1979).
 
     intervals: for each comparison, the interval at a level. comparisons: how many were asked for, with those of which
@@ -182,7 +180,7 @@ def holm(
     left = list(intervals)
     without = 0 if comparisons is None else comparisons - len(left)
     while left:
-        share = level / (len(left) + without)
+        share = LEVEL / (len(left) + without)
         bounds = {name: intervals[name](share) for name in left}
         done = [name for name, (low, high) in bounds.items() if low > 0 or high < 0]
         levels |= dict.fromkeys(done or left, share)

@@ -89,31 +89,6 @@ def write(path: Path, mat: Path, predictions: Mapping[tuple[str, int], np.ndarra
     return pred.size
 
 
-def read(path: Path) -> dict[tuple[str, int], np.ndarray]:
-    """What a submission predicts: for each (image name, person's number from 0), joints (16, 2) in the package's
-    0-based pixels, NaN where a joint has no point. Persons without points are left out.
-
-    Raises:
-        UserError: the file cannot be read as a submission.
-    """
-    predictions = {}
-    try:
-        for image in loadmat(path)["pred"].ravel():
-            rects = image["annorect"]
-            if "annopoints" not in (rects.dtype.names or ()):
-                continue
-            for index, annopoints in enumerate(rects["annopoints"].ravel()):
-                if annopoints.size:
-                    joints = np.full((mpii.JOINTS, 2), np.nan)
-                    for point in annopoints["point"].item().ravel():
-                        x, y, joint = (point[field].item() for field in ("x", "y", "id"))
-                        joints[int(joint)] = x - 1.0, y - 1.0
-                    predictions[_name(image), index] = joints
-    except Exception as error:  # scipy raises a dozen kinds for files that are broken or something else
-        raise UserError(f"{path} cannot be read as a submission ({error}): write it with `scanet submit`.") from error
-    return predictions
-
-
 def _name(image: np.void) -> str:
     return str(image["image"]["name"].item().item())
 

@@ -41,7 +41,8 @@ def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
     """The paper's line on MPII, if it has one, and ours on the record's preset. Percent."""
     module = record.settings["module"]
     printed, ours = paper_row(module), record.scores(tta).row(CONVENTION)
-    rows = {**({"paper, MPII": printed} if printed else {}), f"ours, {one_preset([record])}": ours}
+    label = f"ours, {record.settings['preset']}" + ("" if record.held_out else ", persons it was TRAINED ON")
+    rows = {**({"paper, MPII": printed} if printed else {}), label: ours}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis(record.run["title"])
 
 
@@ -80,8 +81,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
             if source == PRINTED:
                 frame.loc[(row.title, source), "Δ MSFI"] = mean[row.title] - mean[against]
             elif (estimate := row_difference(of[module], of[against], tta)) is not None:
-                of_seeds = each.loc[module, "Mean"] - each.loc[against, "Mean"]  # empty for a seed of one row alone
-                frame.loc[(row.title, source), ["Δ MSFI", "± Δ"]] = of_seeds.mean(), estimate.half_width()
+                frame.loc[(row.title, source), ["Δ MSFI", "± Δ"]] = estimate.value, estimate.half_width()
     return frame
 
 

@@ -439,6 +439,7 @@ def test_one_seed_decides_nothing(make: Callable[..., Record], book: Path) -> No
 
 def measure(book: Path, experiment: str, seed: int, table: pd.DataFrame, module: str = "SSA") -> None:
     run = {"experiment": experiment, "preset": "quick", "module": module, "seed": seed, "overrides": {}}
+    run |= {"settings": {}, "data": "d", "version": 1, "sources": {}}
     folder = book / "experiments/results/quick" / experiment / f"{module}-s{seed}"
     results.write_measurement(folder, run, table)
 
@@ -564,6 +565,9 @@ def test_a_measurement_that_the_report_owes_is_missing(book: Path) -> None:
     (book / "experiments/report.yaml").write_text("quick: {temperature: {SSA: [0, 1]}}", encoding="utf-8")
     assert line("tau-uniform")["verdict"] == "missing"
     assert line("coverage")["verdict"] == "not measured"
+    (book / "experiments/report.yaml").write_text("quick: {stress: {ALL: [0], SACWA: [0]}}", encoding="utf-8")
+    assert line("scale-sacwa")["verdict"] == "missing"
+    assert line("scale-msfi")["verdict"] == "not measured"  # it needs neither of the two
 
 
 def test_every_entry_has_a_verdict_and_a_line_on_the_page() -> None:

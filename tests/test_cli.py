@@ -150,6 +150,7 @@ def test_evaluate_prints_the_golden_numbers(
     [
         (["evaluate", "nothing.h5"], "nothing.h5: there is no such file or folder: check the path"),
         (["evaluate", str(ROOT / "README.md")], "for a prediction file, give --truth FILE as well"),
+        (["info", "--joints", "15"], "joints is 15: allowed are 14, 16"),
         (["train", "SSSA"], "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI, BDMP"),
         (["train", "SSA", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["prepare", "mpii", "nowhere"], "there is no folder nowhere"),

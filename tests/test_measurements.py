@@ -58,6 +58,21 @@ def test_a_measurement_is_written_whole_and_loaded_while_it_is_todays(run: Run) 
     again = go(counted, sources=[dataclasses.replace(run, record=changed)])
     assert again.measurement.run["key"] != saved["key"]
     assert again.notice == ""
+    with pytest.raises(UserError, match=r"^tiny/counts/SSA-s0 is older than tiny/ablation/SSA-s0: delete its folder"):
+        results.measurements("tiny", "counts")  # the run on disk has another key than it was measured by
+
+
+@pytest.mark.parametrize(("name", "value"), [("version", 2), ("data", "other"), ("settings", {"persons": 4})])
+def test_measurements_that_differ_in_more_than_the_seed_are_refused(name: str, value: object) -> None:
+    """The ledger would else take them for one."""
+    made = {"module": "SSA", "overrides": {}, "settings": {}, "data": "d", "version": 1, "sources": {}, "key": "k"}
+    folder = results.results_folder() / "tiny" / f"differing in {name}"
+    for seed in (0, 1):
+        results.write_measurement(folder / f"SSA-s{seed}", made | {"seed": seed}, counted())
+    assert [m.run["seed"] for m in results.measurements("tiny", folder.name)] == [0, 1]
+    results.write_measurement(folder / "SSA-s1", made | {"seed": 1, name: value}, counted())
+    with pytest.raises(UserError, match=rf"SSA-s0 and tiny/.*/SSA-s1 differ in {name}: delete the older"):
+        results.measurements("tiny", folder.name)
 
 
 def test_a_measurement_without_sources_depends_on_settings_data_and_recipe(

@@ -43,6 +43,14 @@ def test_ablation_and_table_at_tiny(project: Path) -> None:
     ended = papermill(project, ROOT / "experiments" / "table2.ipynb", out, "preset=tiny")
     assert ended.returncode == 0, ended.stderr
     assert ">tiny<" in outputs(out)  # our lines are named by the preset
+    out = project / "errors.ipynb"
+    ended = papermill(project, ROOT / "experiments" / "errors.ipynb", out, "preset=tiny", "module=SSA")
+    assert ended.returncode == 0, ended.stderr
+    assert outputs(out).count("<svg ") == 3  # by row, differences, by joint
+    assert "mirrored" in outputs(out)
+    ended = papermill(project, ROOT / "experiments" / "errors.ipynb", out, "preset=tiny", "seed=1")
+    assert ended.returncode == 1
+    assert "unknown parameter 'seed': allowed are preset, module" in ended.stderr
     assert record.stat().st_mtime_ns == made
     assert papermill(project, ABLATION, out, "preset=tiny", "epochs=1").returncode == 0
     ended = papermill(project, ROOT / "experiments" / "budget.ipynb", out, "preset=tiny")

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scanet import cost, figures, files, results, runs, stores, tables
+from scanet import card, cost, figures, files, results, runs, stores, tables
 from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.data.store import Store
 from scanet.evaluation import align, evaluate
@@ -243,26 +243,39 @@ def test_a_store_of_other_boxes_is_refused(run: Run) -> None:
         run_or_load(resolve(preset="tiny", input_size=128, data=str(tiny)), progress=False)
 
 
-def with_scores(record: Record, module: str, seed: int, correct: int) -> Record:
-    """A copy of the record in which every joint is right for `correct` of 16 persons."""
+def with_scores(record: Record, module: str, seed: int, correct: int, folder: Path | None = None) -> Record:
+    """A copy of the record in which every joint is right for `correct` of 16 persons; predictions in `folder`."""
     run = json.loads(json.dumps(record.run))
     run["settings"] |= {"module": module, "seed": seed}
     for scores in run["metrics"].values():
         n = len(scores["annotated"])
         scores |= {"annotated": [16] * n, "at_most": [correct] * n, "below": [correct] * n}
-    return Record(record.folder, run)
+    if folder is None:
+        return Record(record.folder, run)
+    folder.mkdir()
+    found = record.predictions()
+    truth = np.arange(found["truth"].size, dtype=float).reshape(found["truth"].shape)
+    wrong = np.where(np.arange(len(truth)) < correct, 0, 1e6)[:, None, None]
+    with h5py.File(folder / "predictions.h5", "w") as file:
+        for name, values in {"joints": truth + wrong, "truth": truth, "head_size": np.ones(len(truth))}.items():
+            file[name] = values
+    return Record(folder, run)
 
 
-def test_table2_has_means_over_seeds_and_differences(run: Run) -> None:
+def test_table2_has_means_over_seeds_and_differences(run: Run, tmp_path: Path) -> None:
     made = [("Baseline", 0, 8), ("MSFI", 0, 10), ("MSFI", 1, 12), ("SSA", 0, 14), ("soft", 0, 4)]
-    table = tables.table2([with_scores(run.record, *values) for values in made])
+    records = [with_scores(run.record, *values, tmp_path / str(k)) for k, values in enumerate(made)]
+    table = tables.table2(records)
     ours = table.xs("tiny", level="Source")
     assert ours["Mean"].to_dict() == {"Baseline": 50, "MSFI": 68.75, "MSFI+SSA": 87.5, "MSFI+soft": 25}
     assert ours["seeds"].to_dict() == {"Baseline": 1, "MSFI": 2, "MSFI+SSA": 1, "MSFI+soft": 1}
     # Of seed 0 alone, which is the one that the other rows have.
     assert ours["Δ MSFI"].dropna().to_dict() == {"MSFI": 12.5, "MSFI+SSA": 25, "MSFI+soft": -37.5}
-    # These records' persons are all the same run's: their differences are 0 for certain.
-    assert ours["± Δ"].dropna().to_dict() == {"MSFI": 0, "MSFI+SSA": 0, "MSFI+soft": 0}
+    halves = {
+        title: row_difference([records[row]], [records[over]]).half_width()
+        for title, row, over in (("MSFI", 1, 0), ("MSFI+SSA", 3, 1), ("MSFI+soft", 4, 1))
+    }
+    assert ours["± Δ"].dropna().to_dict() == halves
     assert ours["± Mean"].notna().all()
     assert table.xs("printed", level="Source")[["± Mean", "± Δ"]].isna().all(axis=None)
     # The paper's own differences, as its text states them (§3.3.1 to §3.3.3).
@@ -472,6 +485,12 @@ def test_curves_show_the_history_and_its_drops() -> None:
     plt.close("all")
 
 
+def test_without_photographs_the_gallery_says_so(run: Run) -> None:
+    elsewhere = dataclasses.replace(run, store=None)
+    assert "not on this machine" in figures.gallery(examples(elsewhere, 3), MPII).texts[0].get_text()
+    plt.close("all")
+
+
 def test_gallery_draws_every_limb_and_every_map(run: Run) -> None:
     figure = figures.gallery(examples(run, 3), MPII)
     axes = np.array(figure.axes).reshape(2, 3)
@@ -604,6 +623,9 @@ def test_a_run_on_the_validation_persons_is_no_validation_result() -> None:
     assert not seen.record.held_out
     assert not seen.record.canonical  # in no page's table
     assert "among those that it was trained on: no validation result" in str(seen)
+    assert tables.ablation_row(seen.record).index[-1] == "ours, tiny, persons it was TRAINED ON"
+    scored = seen.record.scores()
+    assert "On persons it was TRAINED ON (no validation result)" in card.card(seen.record, scored, scored, 1)
     with pytest.raises(UserError, match="was trained on its validation persons"):
         tables.table2([seen.record])
     assert "trained on these persons" in evaluate(seen.record.folder, None, "flip")[1]

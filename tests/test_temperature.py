@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import figures, maps, results, tables, temperature
-from scanet.examples import errors, examples, leg_to_head, with_and_without_noise
+from scanet import figures, results, tables, temperature
+from scanet.examples import examples, leg_to_head, normalised_errors, with_and_without_noise
 from scanet.measurements import measure_attention, measure_temperature
 from scanet.model import gumbel_difference
 from scanet.runs import Run, run_or_load, trained_at
@@ -48,7 +48,7 @@ def test_measures_are_those_of_the_maps(run: Run, monkeypatch: pytest.MonkeyPatc
         assert table.loc[(20.0, False, 1), measure.__name__] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     # Those of persons, at joints that are placed in the same picture in another way.
     assert run.store is not None
-    rows = run.record.predictions()["row"][np.argsort(errors(run))]
+    rows = run.record.predictions()["row"][np.argsort(normalised_errors(run))]
     visible = torch.as_tensor(run.store.visible[rows])
     cells = by_hand.shape[-1] / shown[0].image.shape[0]
     joints = torch.as_tensor(np.stack([example.truth for example in shown])).float() * cells
@@ -147,7 +147,7 @@ def test_networks_trained_at_a_temperature_are_compared_seed_by_seed() -> None:
 
 def test_tables_over_seeds(tmp_path: Path) -> None:
     def write(name: str, seed: int, value: float, **changes: object) -> results.Measurement:
-        same = {"overrides": {}, "settings": {"persons": 2}, "data": "data", "version": 1}
+        same = {"overrides": {}, "settings": {"persons": 2}, "data": "data", "version": 1, "sources": {}}
         content = {"module": "SSA", "seed": seed, **same, **changes}
         return results.write_measurement(tmp_path / name, content, pd.DataFrame({"norm": [value]}))
 
@@ -197,7 +197,7 @@ def test_map_grid_shows_every_map_and_its_scale(run: Run) -> None:
 
 def test_poses_show_the_value_by_which_they_are_ranked(run: Run) -> None:
     worst = examples(run, 4, between=(0.5, 1))
-    values = np.sort(errors(run))
+    values = np.sort(normalised_errors(run))
     assert worst[-1].value == np.nanmax(values)
     assert [example.rank for example in worst] == pytest.approx([0.5, 2 / 3, 5 / 6, 1])
     figure = figures.poses(worst, run.record.skeleton)
@@ -213,7 +213,6 @@ def test_poses_show_the_value_by_which_they_are_ranked(run: Run) -> None:
     plt.close("all")
 
 
-def test_measures_are_named_apart() -> None:
-    names = [measure.__name__ for measure in temperature.MEASURES]
-    assert len(set(names)) == len(names)
-    assert maps.sharpness in temperature.MEASURES
+def test_columns_are_named_apart() -> None:
+    names = [measure.__name__ for measure in (*temperature.MEASURES, *temperature.MEASURES_OF_PERSONS)]
+    assert len({*names, "tau", "noise", "stack", "pckh"}) == len(names) + 4

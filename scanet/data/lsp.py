@@ -13,7 +13,7 @@ from scanet.data.person import Person, Reading, Skipped, Split
 from scanet.files import UserError
 
 #: The person's box over the larger side of its joints' bounding box; MPII's adjusted box is also 1.25 heights.
-BOX = 1.25
+AROUND = 1.25
 #: Pixels: the smallest side of a bounding box that is believed (a person of LSPET is about 150 px tall).
 SMALLEST = 60.0
 #: A joint outside by more than this share of the photograph's longer side is a labelling error: missing.
@@ -59,7 +59,7 @@ def read_folder(folder: Path) -> Reading:
             skipped.append(Skipped(image, 0, f"fewer than {FEWEST_JOINTS} joints"))
             continue
         low, high = joints[annotated].min(0), joints[annotated].max(0)
-        side = BOX * max(float((high - low).max()), SMALLEST)
+        side = AROUND * max(float((high - low).max()), SMALLEST)
         joints[~annotated] = np.nan
         head = float(np.linalg.norm(joints[12] - joints[13])) or np.nan
         held_out = number % 10 == 0 if extended else 2 * number > len(points)
