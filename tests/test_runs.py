@@ -501,9 +501,10 @@ def test_gallery_draws_every_limb_and_every_map(run: Run) -> None:
     plt.close("all")
 
 
-def test_difference_plot_has_the_tables_numbers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_difference_plot_has_the_tables_numbers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "FAR", 30)
-    table = tables.table2([with_scores(run.record, "MSFI", 0, 8), with_scores(run.record, "SSA", 0, 12)])
+    made = [("MSFI", 0, 8), ("SSA", 0, 12)]
+    table = tables.table2([with_scores(run.record, *values, tmp_path / values[0]) for values in made])
     ax = figures.differences(tables.differences(table))
     labels = [label.get_text() for label in ax.get_yticklabels()]
     paper = ax.lines[1].get_xdata()
