@@ -333,12 +333,13 @@ def asks(claim: Claim, preset: str) -> bool:
 def lacks(claim: Claim, preset: Held) -> list[str]:
     """The runs that a claim needs of those that the preset's report lacks."""
     cells = [*claim.measure.get("plus", []), *claim.measure.get("minus", [])]
-    rows = {cell.get("module") for cell in cells} or {claim.measure.get("row"), claim.measure.get("over")}
+    rows = {cell.get("module") for cell in cells} | {claim.measure.get("row"), claim.measure.get("over")}
+    every = any("module" not in cell for cell in cells)  # a cell that names no row is of whatever is measured
     needed = []
     for name in sorted(preset.lacking):
         _, experiment, run = name.split("/")
         if experiment == claim.measure.get("experiment", "ablation"):
-            needed += [name] if None in rows or run.rpartition("-s")[0] in rows else []
+            needed += [name] if every or run.rpartition("-s")[0] in rows else []
     return needed
 
 

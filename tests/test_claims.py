@@ -570,6 +570,15 @@ def test_a_measurement_that_the_report_owes_is_missing(book: Path) -> None:
     assert line("scale-msfi")["verdict"] == "not measured"  # it needs neither of the two
 
 
+def test_a_line_lacks_what_it_needs_and_nothing_else() -> None:
+    of = {claim.id: claim for claim in claims.claims()}
+    names = [f"paper/ablation/{row}-s0" for row in ("ALL", "MSFI", "SSA")]
+    lacking = claims.Held(lacking=frozenset(names))
+    assert claims.lacks(of["mean-ssa"], lacking) == names[2:]
+    assert claims.lacks(of["ssa-msfi"], lacking) == names[1:]
+    assert claims.lacks(of["size-msfi"], lacking) == []
+
+
 def test_every_entry_has_a_verdict_and_a_line_on_the_page() -> None:
     """On what is committed: computed, complete, and shown. What a user's own runs lack is the book's to say."""
     presets = {name: held for name, held in claims.held().items() if name not in EPHEMERAL}
