@@ -26,7 +26,10 @@ TABLE2 = [name for name, row in ROWS.items() if row.place in ("Table 2", "ours")
 LATER = ["SCA", *(name for name, row in ROWS.items() if row.place == "a control")]
 REPORT = [*TABLE2, "soft", *(LATER if preset != "quick" else [])]
 TAUS = [0.1, 0.25, 0.5] if preset == "synthetic" else []
-LONG = {"lspet-small": ["Baseline", "MSFI", "BDMP", "SACWA", "SSA", "BDMP+SCA", "soft"], "lspet": ["Baseline", "SSA"]}.get(preset, [])
+LONG = {
+    "lspet-small": ["Baseline", "MSFI", "BDMP", "SACWA", "SSA", "BDMP+SCA", "soft"],
+    "lspet": ["Baseline", "SSA"],
+}.get(preset, [])
 PAGES = [
     *expand("book/runs/{preset}/{row}-s{seed}.ipynb", preset=preset, row=REPORT, seed=seeds),
     *expand("book/runs/{preset}/SSA-s{seed}-tau={tau}.ipynb", preset=preset, seed=seeds, tau=TAUS),

@@ -1,7 +1,7 @@
 """What the notebooks call, in one place: their parameters checked, then runs, measurements and examples.
 
-Beside `parameters` and `measurement_parameters` these are names of `scanet.runs`, `scanet.measurements` and
-`scanet.examples`.
+Beside `parameters`, `measurement_parameters` and `table_parameters` these are names of `scanet.runs`,
+`scanet.measurements` and `scanet.examples`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ __all__ = [
     "measurement_parameters",
     "normalised_errors",
     "parameters",
-    "preset_of",
     "run_or_load",
+    "table_parameters",
     "trained_at",
     "with_and_without_noise",
     "with_module",
@@ -74,7 +74,7 @@ def measurement_parameters(
     return settings, chosen
 
 
-def preset_of(namespace: Mapping[str, Any], *others: str) -> Settings:
+def table_parameters(namespace: Mapping[str, Any], *others: str) -> Settings:
     """As `parameters`, for a notebook that shows the finished runs of a whole preset: it takes the preset alone.
 
     others: names of what else it takes.

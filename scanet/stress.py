@@ -73,7 +73,7 @@ def measure(run: Run, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
 
 
 def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> list[Measured]:
-    """Of the preset's canonical runs of Table 2's rows, each; measured where lacking.
+    """The measurements of the preset's canonical runs of Table 2's rows, one a run; made where lacking.
 
     Raises:
         UserError: the preset learns from photographs, which have no dials, or lacks finished runs to compare.
