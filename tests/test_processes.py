@@ -139,15 +139,20 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
 
 RUN = """
 from scanet.config import resolve
+from scanet.plan import estimate
 from scanet.runs import run_or_load
 
-found = run_or_load(resolve(preset="tiny", module="Baseline", seed=3), progress=False)
-print(found.record.run["key"], found.record.run["processes"], len(found.record.history()))
+settings = resolve(preset="tiny", module="Baseline", seed=3)
+found = run_or_load(settings, progress=False)
+planned = estimate([settings], found.store)
+all_by_one = 2 * 16 * planned.seconds_per_person["none"]  # epochs, validation persons
+share = round(planned.stages[0].validation_seconds / all_by_one, 6)
+print(found.record.run["key"], found.record.run["processes"], len(found.record.history()), share)
 """
 
 
 def test_a_run_of_two_processes_has_one_record(project: Path) -> None:
-    """Process 0 draws the persons and writes the record, and both show it."""
+    """Process 0 draws the persons and writes the record, and both show it; a plan divides the validation too."""
     everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     home = os.environ | everywhere | {"SCANET_HOME": str(project)}
     children = [
@@ -157,7 +162,7 @@ def test_a_run_of_two_processes_has_one_record(project: Path) -> None:
     first, second = (child.communicate(timeout=120)[0].split() for child in children)
     assert [child.returncode for child in children] == [0, 0]
     assert first == second
-    assert first[1:] == ["2", "2"]
+    assert first[1:] == ["2", "2", "0.5"]
     folder = project / "experiments/results/tiny/ablation"
     assert [path.name for path in folder.iterdir()] == ["Baseline-s3"]
 

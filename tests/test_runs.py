@@ -482,6 +482,8 @@ def test_curves_show_the_history_and_its_drops() -> None:
     assert scores.lines[0].get_ydata().tolist() == [5, 20, 30]
     assert losses.lines[0].get_ydata().tolist() == [0.3, 0.2, 0.1]
     assert [line.get_xdata()[0] for line in scores.lines[1:]] == [2.5]
+    falling = figures.training_curves(history.assign(learning_rate=[3, 2, 1]))
+    assert len(falling[0].lines) == 1  # no line at every epoch of a linear fall
     plt.close("all")
 
 
