@@ -52,7 +52,8 @@ def same_start(settings: Settings, joints: int, device: torch.device) -> SCANet:
 def heatmap_norms(model: SCANet, batches: Sequence[Batch], noises: Sequence[Tensor | None]) -> list[float]:
     """For each stack, the L2 norm of the loss's gradient with respect to its heat-map convolution's weight.
 
-    The mean over the batches of each batch's norm, with batch normalisation as in training. The model is left as it
+    The mean over the batches of each batch's norm, with batch normalisation as in training, and without autocast: in
+    fp32, which on a GPU is TF32 inside convolutions, as PyTorch has it unless told otherwise. The model is left as it
     is. noises: for each batch Eq. (8)'s draws, or None.
     """
     model = copy.deepcopy(model).train()
