@@ -176,7 +176,7 @@ def table1(records: Sequence[Record]) -> pd.DataFrame:
     for (stacks, _), group in sorted(groups.items()):
         size = group[0].settings["input_size"]
         known_costs = _costs(group[0].network, size)
-        whom = f"{preset} validation ({group[0].run['data']['dataset']})"
+        whom = f"{preset} validation"
         for tta in ("flip", "six-scale"):
             tested = [record.scores(tta).row("official") for record in group if tta in record.run["metrics"]]
             if tested:

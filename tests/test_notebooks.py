@@ -76,7 +76,7 @@ def test_final_model_and_table_at_tiny(project: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     text = outputs(out)
     assert "MSFI+ALL, 4 stacks, six-scale" in text
-    assert "tiny validation (synthetic)" in text
+    assert "tiny validation" in text
     assert text.count("MPII test") >= 10
 
 

@@ -640,7 +640,7 @@ def test_table1_keeps_the_test_set_and_ours_apart(stages: tuple[Run, Run], run: 
     """Numbers of a record against its counts; the paper's parameters against the network's."""
     records = [run.record, *(stage.record for stage in stages)]
     table = tables.table1(records)
-    theirs, ours = (table.xs(whom, level="Scored on") for whom in ("MPII test", "tiny validation (synthetic)"))
+    theirs, ours = (table.xs(whom, level="Scored on") for whom in ("MPII test", "tiny validation"))
     assert len(theirs) == 10
     assert theirs.loc["the paper's", "Mean"] == 91.6
     assert theirs["printed"].dropna().to_dict() == {
@@ -659,7 +659,7 @@ def test_table1_keeps_the_test_set_and_ours_apart(stages: tuple[Run, Run], run: 
     figure = figures.accuracy_by_parameters(table)
     left, right = figure.axes
     assert left.get_title() == "the paper's Table 1: MPII test"
-    assert right.get_title() == "this book: tiny validation (synthetic)"
+    assert right.get_title() == "this book: tiny validation"
     assert sorted(left.lines[0].get_xdata()) == [15.6, 25.5, 58.1]
     assert sorted(right.lines[0].get_xdata()) == sorted(ours["counted"])
     heights = [text.xyann[1] for text in right.texts]
