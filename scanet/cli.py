@@ -419,23 +419,34 @@ def bench(
     On a CPU that has other work to do, OMP_NUM_THREADS=1 makes it read the processor's time and not the wall's.
 
     Example: scanet bench --rows Baseline,ALL
+
+    Several processes measure what they train together: accelerate launch --multi_gpu -m scanet.cli bench
     """
+    from scanet import processes
     from scanet.bench import report, run
     from scanet.device import describe, pick_device
 
     where = pick_device(device)
+    processes.join(where)
     settings = resolve(
         preset=preset, data=data, stacks=stacks, channels=channels, input_size=input_size,
         batch_size=batch_size or (4 if where.type == "cpu" else 32),
     )  # fmt: skip
     modules = [resolve(module=name.strip()).module for name in rows.split(",")] if rows else list(ROWS)
-    if not as_json:
+    first = processes.rank() == 0
+    if first and not as_json:
         print(f"Device: {describe(where)}")
-    record, path = run.bench(settings, modules, rounds, where, progress=not as_json)
+    record, path = run.bench(settings, modules, rounds, where, progress=first and not as_json)
+    if not first:
+        return
     if as_json:
         print(json.dumps(record, indent=2))
         return
     print("\nImages a second")
+    if "processes" in record:
+        print(report.together(record).to_string(float_format="{:.2f}".format))
+        print(path)
+        return
     print(report.rates(record).to_string(float_format="{:.2f}".format, na_rep=""))
     print()
     for what, line in report.targets(record).iterrows():

@@ -18,6 +18,8 @@ T = TypeVar("T")
 #: How long one process waits for another: number 0 may have to fill a store first.
 PATIENCE = timedelta(hours=6)
 
+_by_itself = False  # process 0, in `first_by_itself`
+
 
 def join(device: torch.device) -> None:
     """Meet the other processes, if this one was started with others and has not met them yet."""
@@ -27,11 +29,15 @@ def join(device: torch.device) -> None:
 
 def rank() -> int:
     """This process's number; number 0 writes the files."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return distributed.get_rank() if _met() else 0
 
 
 def count() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    return distributed.get_world_size() if _met() else 1
+
+
+def _met() -> bool:
+    return distributed.is_initialized() and not _by_itself
 
 
 def average(tensor: torch.Tensor) -> None:
@@ -59,4 +65,20 @@ def first_goes_first() -> Iterator[None]:
         yield
     finally:
         if rank() == 0 and count() > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def first_by_itself() -> Iterator[bool]:
+    """Process 0 does the block as if it had been started alone, which is True; for the others it is False.
+
+    They wait for it at the end.
+    """
+    global _by_itself
+    _by_itself = first = rank() == 0
+    try:
+        yield first
+    finally:
+        _by_itself = False
+        if count() > 1:
             distributed.barrier()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_processes import together
 from torch import nn
 
 from scanet import cost
@@ -235,6 +236,50 @@ def test_a_benchmark_leaves_the_weights(store: Store) -> None:
     bench.lanes[0].train(measure.Repeated(bench.batch, 3, CPU))
     for name, value in bench.lanes[0].run.model.named_parameters():
         torch.testing.assert_close(value, before[name], atol=1e-6, rtol=0, msg=name)
+
+
+TOGETHER = """
+import json
+
+import torch
+
+from scanet import processes
+from scanet.bench import run
+from scanet.config import resolve
+
+device = torch.device("cpu")
+processes.join(device)
+seen = []
+with processes.first_by_itself() as mine:
+    seen = [mine, processes.rank() if mine else None, processes.count() if mine else None]
+here = resolve(preset="tiny", batch_size=4)
+record, path = run.bench(here, ["Baseline", "SSA"], 2, device, progress=False)
+after = [processes.rank(), processes.count()]
+print(json.dumps({"seen": seen, "after": after, "rows": record["rows"], "path": str(path)}))
+"""
+
+
+def test_two_processes_measure_what_they_train_together(project: Path) -> None:
+    """Process 0 trains by itself meanwhile the other waits; both have one record, and number 0 writes it."""
+    first, second = (json.loads(line) for line in together(TOGETHER, project))
+    assert first["seen"] == [True, 0, 1]
+    assert second["seen"] == [False, None, None]
+    assert (first["after"], second["after"]) == ([0, 2], [1, 2])
+    assert first["rows"] == second["rows"]
+    saved = json.loads(Path(first["path"]).read_text(encoding="utf-8"))
+    assert saved["processes"] == 2
+    assert Path(first["path"]).name == "1-stacks-16-channels-64-pixels-2-processes.json"
+    assert list(saved["rows"]) == ["Baseline", "SSA"]
+    for found in saved["rows"].values():
+        assert [len(rates) for rates in (found["alone"], found["together"])] == [2, 2]
+        assert min(found["alone"] + found["together"]) > 0
+
+
+def test_times_one_is_the_median_of_the_rounds_ratios() -> None:
+    found = report.together(
+        {"processes": 3, "rows": {"SSA": {"alone": [10.0, 5.0, 4.0], "together": [20.0, 20.0, 4.0]}}}
+    )
+    assert found.loc["SSA"].to_dict() == {"one alone": 5.0, "3 together": 20.0, "times": 2.0}  # of 2, 4 and 1
 
 
 def test_machine_is_measured_and_named() -> None:

@@ -81,7 +81,8 @@ def launch(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
     children = [
         subprocess.Popen(
             [sys.executable, str(folder / "step.py"), str(folder), here],
-            env={**os.environ, **everywhere, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            # as many threads as here: convolutions add in another order with other numbers of them
+            env={**os.environ, **everywhere, "RANK": str(rank), "OMP_NUM_THREADS": str(torch.get_num_threads())},
         )
         for rank in range(count)
     ]
@@ -137,6 +138,21 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
     assert len({whole, even, odd}) == 3  # neither process's own
 
 
+def together(program: str, home: Path) -> list[str]:
+    """What each of two processes prints that run this program with SCANET_HOME at `home`."""
+    everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    here = os.environ | everywhere | {"SCANET_HOME": str(home)}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], env=here | {"RANK": rank}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    printed = [child.communicate(timeout=120)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    return printed
+
+
 RUN = """
 from scanet.config import resolve
 from scanet.plan import estimate
@@ -153,14 +169,7 @@ print(found.record.run["key"], found.record.run["processes"], len(found.record.h
 
 def test_a_run_of_two_processes_has_one_record(project: Path) -> None:
     """Process 0 draws the persons and writes the record, and both show it; a plan divides the validation too."""
-    everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
-    home = os.environ | everywhere | {"SCANET_HOME": str(project)}
-    children = [
-        subprocess.Popen([sys.executable, "-c", RUN], env=home | {"RANK": rank}, stdout=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]
-    first, second = (child.communicate(timeout=120)[0].split() for child in children)
-    assert [child.returncode for child in children] == [0, 0]
+    first, second = (line.split() for line in together(RUN, project))
     assert first == second
     assert first[1:] == ["2", "2", "0.5"]
     folder = project / "experiments/results/tiny/ablation"

@@ -26,9 +26,9 @@ def clock(device: torch.device) -> str:
     return "processor" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The time that `work` takes, until the device has done it, by the device's `clock`."""
-    now = time.process_time if clock(device) == "processor" else time.perf_counter
+def seconds(work: Callable[[], object], device: torch.device, *, wall: bool = False) -> float:
+    """The time that `work` takes, until the device has done it, by the device's `clock`, or by the wall's."""
+    now = time.process_time if clock(device) == "processor" and not wall else time.perf_counter
     synchronize(device)
     start = now()
     work()

@@ -68,11 +68,11 @@ class Lane:
     steps: int = 1
     plain: "Plain | None" = None
 
-    def train(self, people: Persons) -> float:
+    def train(self, people: Persons, *, wall: bool = False) -> float:
         """Images a second of one epoch over `people`."""
         with Progress(self.settings, len(people), 0, show=False) as bar:
             work = partial(train_epoch, self.run, people, self.settings, 1, bar)
-            return len(people) / machine.seconds(work, people.device)
+            return len(people) / machine.seconds(work, people.device, wall=wall)
 
 
 @dataclass

@@ -102,3 +102,16 @@ def roofline(record: Record) -> pd.DataFrame:
     frame = pd.DataFrame(record["stages"]).set_index("kind")
     frame["of the limit"] = frame["limit"] / frame["seconds"].where(frame["seconds"] > 0)
     return frame
+
+
+def together(record: Record) -> pd.DataFrame:
+    """What several processes train together, medians over the rounds: images a second, and how many times one's."""
+    lines = {
+        row: {
+            "one alone": median(found["alone"]),
+            f"{record['processes']} together": median(found["together"]),
+            "times": ratios(found["together"], found["alone"]),
+        }
+        for row, found in record["rows"].items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")

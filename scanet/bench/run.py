@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from scanet import results
-from scanet.bench import machine, measure
+from scanet import processes, results
+from scanet.bench import machine, measure, scaling
 from scanet.config import Settings
 from scanet.files import results_folder, write_json
 from scanet.stores import open_store
@@ -25,17 +25,23 @@ def bench(
     """Measure the rows `modules` and write the record under `experiments/results/bench/<device>/`.
 
     settings.data: a store of the settings' data set; None draws a few persons, which are enough for the clock. The
-    first of the rows, and the row ALL, are trained in the plain way too.
+    first of the rows, and the row ALL, are trained in the plain way too. Several processes measure what they train
+    together instead (`scanet.bench.scaling`), and number 0 writes it.
     """
     start = time.perf_counter()
+    count = processes.count()
     if settings.data is None:
-        drawn = replace(settings, dataset="synthetic", synthetic_train=PERSONS, synthetic_valid=2)
-        store = open_store(drawn, progress=progress)
+        drawn = max(PERSONS, 2 * count * settings.batch_size)
+        asked = replace(settings, dataset="synthetic", synthetic_train=drawn, synthetic_valid=2)
     else:
-        store = open_store(settings, progress=progress)
-    found = measure.measure(
-        measure.rows_of(settings, modules), store, (modules[0], "ALL"), rounds, device, progress=progress
-    )
+        asked = settings
+    with processes.first_goes_first():
+        store = open_store(asked, progress=progress)
+    rows = measure.rows_of(settings, modules)
+    if count > 1:
+        found = scaling.measure(rows, store, rounds, device)
+    else:
+        found = measure.measure(rows, store, (modules[0], "ALL"), rounds, device, progress=progress)
     record = {
         **found,
         "data": {"dataset": store.dataset, "fingerprint": store.fingerprint},
@@ -43,7 +49,9 @@ def bench(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **results.provenance(),
     }
-    name = f"{settings.stacks}-stacks-{settings.channels}-channels-{settings.input_size}-pixels.json"
-    path = results_folder() / "bench" / machine.slug(device) / name
-    write_json(path, record)
+    name = f"{settings.stacks}-stacks-{settings.channels}-channels-{settings.input_size}-pixels"
+    together = f"-{count}-processes" if count > 1 else ""
+    path = results_folder() / "bench" / machine.slug(device) / f"{name}{together}.json"
+    if processes.rank() == 0:
+        write_json(path, record)
     return record, path
