@@ -17,13 +17,15 @@ Human Pose Estimation from Inaccurate Annotation*, CVPR 2011): photographs from 
 athletics, with joints marked by untrained people.
 
 **Licence.** Neither the data set's page nor its README states one; they ask for the citation above. The photographs
-belong to those who took them and are not part of this repository. The code here is under the MIT licence, and so are
-these weights as far as they are ours to license. But nobody has granted rights in the photographs that they were
-learnt from, and whether that matters for a use of the weights is not settled. For research this is common practice.
-For anything else, get advice, or train on data whose licence you know.""",
+belong to those who took them; apart from the examples that pages of the book show, they are not part of this
+repository. The code here is under the MIT licence, and so are these weights as far as they are ours to license. But
+nobody has granted rights in the photographs that they were learnt from, and whether that matters for a use of the
+weights is not settled. For research this is common practice. For anything else, get advice, or train on data whose
+licence you know.""",
     "mpii": """\
 [MPII Human Pose](http://human-pose.mpi-inf.mpg.de) (Andriluka et al., CVPR 2014): frames of videos of everyday
-activities. The photographs are not part of this repository. Read the data set's terms before you use the weights.""",
+activities. The photographs are not part of this repository, but for examples in the book. Read the data set's terms
+before you use the weights.""",
     "synthetic": """\
 Drawn people, made by this package: **synthetic**. The model has seen no photograph and is of little use on one.""",
 }

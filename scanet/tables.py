@@ -492,20 +492,26 @@ def decided(lines: pd.DataFrame) -> str:
 
 
 def outcome(differences: pd.DataFrame) -> str:
-    """How many of the paper's steps go up here too, and where the whole network ends: a sentence for each preset.
+    """How many of the paper's differences are positive here too, and where the whole network ends, by preset.
 
-    differences: `scanet.claims.table2_differences`. Empty if no preset has any.
+    Of those with an interval over seeds, how many exclude 0, on which side. differences:
+    `scanet.claims.table2_differences`. Empty if no preset has any.
     """
-    sentences = []
+    printed = differences.xs(PRINTED, level="Source")["value"]
+    sentences = [f"In the paper {(printed > 0).sum()} of {len(printed)} differences are positive."]
     for preset, of in differences.drop(PRINTED, level="Source").groupby(level="Source", sort=False):
-        sentence = f"On `{preset}` {(of['value'] > 0).sum()} of {len(of)} go up"
+        sentence = f"On `{preset}` {(of['value'] > 0).sum()} of {len(of)} are"
         if ("ALL − Baseline", preset) in of.index:
             whole = of.loc[("ALL − Baseline", preset), "value"]
             sentence += (
                 f", and the whole network is {abs(whole):.1f} points {'above' if whole > 0 else 'below'} the baseline"
             )
+        several = of[of["seeds"] > 1]
+        if len(several):
+            above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
+            sentence += f"; of {len(several)} intervals {above} lie above 0 and {below} below"
         sentences.append(f"{sentence}.")
-    return " ".join(sentences)
+    return " ".join(sentences) if len(sentences) > 1 else ""
 
 
 def reach(differences: pd.DataFrame) -> str:
@@ -516,11 +522,16 @@ def reach(differences: pd.DataFrame) -> str:
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
     several = differences[differences["seeds"] > 1]
     return " ".join(
-        f"On `{preset}` ({of['seeds'].min():.0f} seeds or more, corrected for the number of comparisons) half an "
-        f"interval is {of['half'].median():.1f} points in the median and {of['half'].min():.1f} at the least; the "
+        f"On `{preset}` ({_seeds(of['seeds'])} a row, corrected for the number of comparisons) an interval reaches "
+        f"{of['half'].median():.1f} points to each side in the median and {of['half'].min():.1f} at the least; the "
         f"largest difference that the paper prints is {printed.max():.2f}."
         for preset, of in several.groupby(level="Source", sort=False)
     )
+
+
+def _seeds(counts: pd.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low} seeds" if low == high else f"{low} to {high} seeds"
 
 
 def verdict(word: str) -> str:
