@@ -1,5 +1,6 @@
 """The card of an exported model: data, recipe, metrics and limits, from the run's record. Text only, no files."""
 
+from pathlib import Path
 from textwrap import fill
 
 from scanet import tables
@@ -31,9 +32,15 @@ Drawn people, made by this package: **synthetic**. The model has seen no photogr
 }
 
 
-def card(record: Record, full: Scores, half: Scores, size: int) -> str:
-    """Markdown. full, half: flip-test scores with 32-bit and with 16-bit weights. size: of the file, bytes."""
+def card(record: Record, full: Scores, half: Scores, size: int, output: Path | None) -> str:
+    """Markdown. full, half: flip-test scores with 32-bit and with 16-bit weights. size: of the file, bytes.
+
+    output: the file; None for the one that comes with the package.
+    """
     run, settings = record.run, record.settings
+    name, argument, option = "scanet.safetensors", "", ""
+    if output is not None:
+        name, argument, option = output.name, f'"{output.name}"', f" --model {output.name}"
     rows = {"32-bit weights": full.row(CONVENTION), "16-bit weights, this file": half.row(CONVENTION)}
     header = "| PCKh@0.5, flip test | " + " | ".join(tables.COLUMNS) + " |"
     lines = [
@@ -46,11 +53,11 @@ def card(record: Record, full: Scores, half: Scores, size: int) -> str:
     whom = "the validation persons" if record.held_out else "persons it was TRAINED ON (no validation result)"
     parts = [
         TITLE,
-        f"`scanet.safetensors`, {size / 1e6:.2f} MB: the network of the row {run['title']} with {settings['stacks']} "
+        f"`{name}`, {size / 1e6:.2f} MB: the network of the row {run['title']} with {settings['stacks']} "
         f"stacks and {settings['channels']} channels, {run['network']['parameters']:,} parameters, "
         f"{run['network']['joints']} joints, for pictures of {settings['input_size']} x {settings['input_size']} "
-        f"pixels. `scanet.load_model()` loads it and `scanet predict PHOTO` uses it. `scanet export` wrote this card "
-        f"from the run's record: no number was typed.",
+        f"pixels. `scanet.load_model({argument})` loads it and `scanet predict PHOTO{option}` uses it. "
+        f"`scanet export` wrote this card from the run's record: no number was typed.",
         "## Data",
         _DATA[settings["dataset"]],
         f"{run['data']['train']} persons were for training, {run['data']['valid']} for validation.",

@@ -18,6 +18,7 @@ from scanet.config import ROWS, USES, Row, Settings, with_module
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import scores
+from scanet.files import UserError
 from scanet.inference import predict, varied
 from scanet.measurements import measure_or_load
 from scanet.pckh import CONVENTION, CONVENTIONS
@@ -162,6 +163,10 @@ def measured(settings: Settings, dials: Choices, *, progress: bool = True) -> pd
                 part = on_row(specification, row)
                 if part not in needed[row]:
                     needed[row].append(part)
+    if settings.preset not in BUDGETS and dials.epochs is None:
+        raise UserError(
+            f"choices trains dozens of networks, and preset {settings.preset!r} has no budget for them: give epochs"
+        )
     store = open_or_none(settings, progress=progress)
     given = {"epochs": dials.epochs, "limit": dials.limit}
     budget = {**BUDGETS.get(settings.preset, {}), **{k: v for k, v in given.items() if v is not None}}

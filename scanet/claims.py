@@ -83,6 +83,17 @@ class Claim:
         unknown = [str(name) for name in entry if name not in (*own, *MEASURE)]
         if unknown:  # such as the rest of a statement behind a comma, where nobody put it in quotes
             raise UserError(f"paper.yaml: claim {entry['id']!r} has the unknown {', '.join(unknown)}: leave it out")
+        cells = [*entry.get("plus", []), *entry.get("minus", [])]
+        over = entry.get("over")
+        named = [
+            entry.get("row"),
+            over["row"] if isinstance(over, dict) else over,
+            *(cell.get("module") for cell in cells),
+        ]
+        if absent := [name for name in named if name is not None and name not in ROWS]:
+            raise UserError(
+                f"paper.yaml: claim {entry['id']!r} names the unknown row {absent[0]}: choose from {', '.join(ROWS)}"
+            )
         if entry.get("error", RIGHT) not in errors.KINDS:
             raise UserError(f"paper.yaml: claim {entry['id']!r}: choose the error from {', '.join(errors.KINDS)}")
         value = entry.get("value")

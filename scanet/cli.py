@@ -430,7 +430,7 @@ def bench(
     processes.join(where)
     settings = resolve(
         preset=preset, data=data, stacks=stacks, channels=channels, input_size=input_size,
-        batch_size=batch_size or (4 if where.type == "cpu" else 32),
+        batch_size=(4 if where.type == "cpu" else 32) if batch_size is None else batch_size,
     )  # fmt: skip
     modules = [resolve(module=name.strip()).module for name in rows.split(",")] if rows else list(ROWS)
     first = processes.rank() == 0

@@ -68,6 +68,11 @@ ROWS: Mapping[str, Row] = types.MappingProxyType(
 )
 
 
+def compared_with(module: str) -> str:
+    """The row that a row is compared with: all have MSFI, and MSFI itself the Baseline."""
+    return "Baseline" if module == "MSFI" else "MSFI"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """Shape of the network. Defaults are the paper's ablation (§3.1, §3.3)."""

@@ -39,7 +39,9 @@ def fast_bf16(device: torch.device) -> bool:
     """Whether the processor has bf16 instructions for convolutions."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # whose operators some builds lack
+        return False
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     # On x86 that holds for AVX-512 alone, which has to emulate bf16: slower than fp32.
     x86 = platform.machine().lower() in ("x86_64", "amd64")

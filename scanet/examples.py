@@ -40,17 +40,18 @@ def examples(
 ) -> list[Example]:  # fmt: skip
     """Validation persons at evenly spaced ranks of a number, from the lowest to the highest.
 
-    The rule takes the choice out of anybody's hands. Empty where the photographs are not on this machine.
+    The rule takes the choice out of anybody's hands. Empty where the photographs are not on this machine, or nobody
+    has such a number.
 
     Args:
         by: the number for each validation person, NaN to leave one out; None: `normalised_errors`, the best first.
         between: the first and the last rank, of 0 to 1.
         tau: of the attention maps; None: the network's own. noisy: one draw of Gumbel noise in them.
     """
-    if run.store is None:
+    by = normalised_errors(run) if by is None else by
+    if run.store is None or not np.isfinite(by).any():
         return []
     found = run.record.predictions()
-    by = normalised_errors(run) if by is None else by
     order = np.argsort(by)[: np.isfinite(by).sum()]  # NaN comes last
     ranks = np.linspace(*between, count)
     chosen = order[np.round(ranks * (len(order) - 1)).astype(int)]

@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from scanet import figures, results
-from scanet.config import resolve
 from scanet.data.store import Store
 from scanet.files import UserError, results_folder
 from scanet.model import SCANet
@@ -30,9 +30,14 @@ def model_of(run: Run) -> SCANet:
     """
     if run.model is None:
         if run.record.run["key"] == _package()["key"]:
-            return results.load_network(WEIGHTS)
+            return _packaged()
         raise UserError(f"the weights of {run.record.name} are not on this machine: train the run here first")
     return run.model
+
+
+@lru_cache(maxsize=1)
+def _packaged() -> SCANet:
+    return results.load_network(WEIGHTS)
 
 
 def _package() -> dict[str, str]:
@@ -63,7 +68,7 @@ def _opened(folder: Path, data: str | None) -> Run:
     record = results.load(folder)
     if record is None:
         raise UserError(f"{folder} holds no run any more: choose another one")
-    settings = resolve(**record.settings, data=data)
+    settings = replace(record.made_with, data=data)
     path = store_path(settings)
     store = Store(path) if path.exists() else None
     if store is not None and store.fingerprint != record.run["data"]["fingerprint"]:

@@ -1,14 +1,15 @@
 """A finished run's network as a file of its own, with its card: the model that comes with the package is one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from scanet import card, results, stores
-from scanet.config import resolve
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import predictions_of, scores
 from scanet.files import UserError, whole_file
 from scanet.pckh import CONVENTION
+from scanet.photo import WEIGHTS
 
 #: Points of mean PCKh that half precision may cost.
 TOLERANCE = 2.0
@@ -27,11 +28,10 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
     readme = output.with_name("README.md")
     if readme.exists() and not readme.read_text(encoding="utf-8").startswith(card.TITLE):
         raise UserError(f"{readme} is no model card, and would be lost: give --output in a folder of its own")
-    settings = record.settings
-    store = stores.open_store(resolve(**settings, data=data), progress=progress)
+    store = stores.open_store(replace(record.made_with, data=data), progress=progress)
     if store.fingerprint != record.run["data"]["fingerprint"]:
         raise UserError(f"{store.path} holds other data than {record.name} was made from: give those with --data")
-    rows, device, size = record.predictions()["row"], pick_device(), settings["input_size"]
+    rows, device, size = record.predictions()["row"], pick_device(), record.settings["input_size"]
     persons = Persons(store, rows, device)
     model = record.trained_model()
     with whole_file(output) as temporary:
@@ -45,9 +45,11 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
         if half < full - TOLERANCE:
             raise UserError(
                 f"16-bit weights of {record.name} score {half:.2f} where 32-bit ones score {full:.2f}: "
-                "this run cannot be exported"
+                "keep to the run's folder, as in `scanet predict --model`"
             )
-        text = card.card(record, both[0], both[1], temporary.stat().st_size)
-    with whole_file(readme) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        text = card.card(
+            record, both[0], both[1], temporary.stat().st_size, None if output.resolve() == WEIGHTS else output
+        )
+        with whole_file(readme) as beside:  # the card first: it is the one that an older file has too
+            beside.write_text(text, encoding="utf-8")
     return full, half

@@ -1,8 +1,11 @@
 """Where things live, how files are written, and the one error that users see."""
 
 import fcntl
+import glob
 import json
 import os
+import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -24,7 +27,8 @@ class UserError(Exception):
 
 def home() -> Path:
     """The project's folder: `SCANET_HOME`, else the checkout that this package is installed from, else the
-    nearest folder above the working directory that has an `experiments/` folder, else the working directory.
+    nearest folder from the working directory upwards that has `experiments/` and `pyproject.toml`, else the working
+    directory.
     """
     if "SCANET_HOME" in os.environ:
         return Path(os.environ["SCANET_HOME"]).resolve()
@@ -43,8 +47,8 @@ def data_folder() -> Path:
     return home() / "data"
 
 
-def _on_disk(path: Path) -> None:
-    """Wait until it is: else a power cut may leave a new name with nothing behind it."""
+def wait_for_disk(path: Path) -> None:
+    """Until the file's content is on it: else a power cut may leave a new name with nothing behind it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,10 +63,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     Readers see the old file or the new one, never a part of one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear(path)
+    temporary = _beside(path, "tmp")
     try:
         yield temporary
-        _on_disk(temporary)
+        wait_for_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -72,22 +77,55 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """As `whole_file`, for a folder: an existing folder at `path` is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear(path)
+    temporary, old = _beside(path, "tmp"), _beside(path, "old")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
         for written in temporary.iterdir():  # files in folders are pictures, which can be drawn again
-            _on_disk(written)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.replace(old)
+            wait_for_disk(written)
+        try:
+            if path.exists():
+                path.replace(old)
             temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
+        except BaseException:  # an interrupt too: one of the two has to be there
+            if old.exists():
+                old.replace(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path, what: str) -> Path:
+    """This process's hidden name for something beside `path`; several machines may share the disk."""
+    return path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.{what}")
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed processes of this machine left beside `path`; what they had moved away comes back."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        mark = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)@(.*)\.(tmp|old)", left.name)
+        if mark is None or mark[2] != platform.node() or _alive(int(mark[1])):
+            continue
+        with suppress(FileNotFoundError):  # another process may clear here too
+            if mark[3] == "old" and not path.exists():
+                left.replace(path)
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 @contextmanager

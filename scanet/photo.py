@@ -27,8 +27,8 @@ from scanet.colours import limb_colour
 from scanet.config import Tta, stored_resolution
 from scanet.data.loader import Squares
 from scanet.data.lsp import AROUND
+from scanet.data.person import BOX
 from scanet.data.store import cut_square, paste, zoom_of
-from scanet.data.transforms import BOX
 from scanet.device import pick_device, within_memory
 from scanet.files import UserError, whole_file, write_json
 from scanet.inference import predict

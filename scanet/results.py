@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 from scanet.config import EPHEMERAL, PRESETS, ROWS, Network, Row, Settings
 from scanet.errors import kinds
-from scanet.files import UserError, home, results_folder, whole_file, whole_folder, write_json
+from scanet.files import UserError, results_folder, whole_file, whole_folder, write_json
 from scanet.inference import Predictions
 from scanet.model import SCANet
 from scanet.pckh import Scores
@@ -362,14 +362,15 @@ def load_measurement(folder: Path) -> Measurement | None:
 def over_seeds(measurement: Measurement) -> pd.DataFrame:
     """The tables of this measurement and of those that differ from it in the seed alone, with the column seed.
 
-    One of a run that was trained again since is left out.
+    One of a run that was trained again since is left out, unless it is this one: it is shown with a notice.
     """
     runs = measurement.folder.parent.glob(f"{measurement.run['module']}-s*/run.json")
     others = [other for path in runs if (other := load_measurement(path.parent)) is not None]
     same = [
         other
         for other in others
-        if all(other.run[name] == measurement.run[name] for name in _ALIKE) and not _trained_again(other)
+        if all(other.run[name] == measurement.run[name] for name in _ALIKE)
+        and (other.folder == measurement.folder or not _trained_again(other))
     ]
     return pd.concat([other.table().assign(seed=other.run["seed"]) for other in same], ignore_index=True)
 
@@ -496,8 +497,15 @@ def load_network(path: Path) -> SCANet:
 def provenance() -> dict[str, Any]:
     """Commit and versions, for run.json."""
     packages = ("scanet", "torch", "numpy", "h5py", "pillow")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions = {name: _version(name) for name in packages}
     return {"commit": commit(), "versions": {"python": platform.python_version(), **versions}}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # of a checkout that is used without being installed
+        return "unknown"
 
 
 def short(commit: str) -> str:
@@ -506,13 +514,17 @@ def short(commit: str) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" if files differ from it; "unknown" outside a checkout."""
+    """The commit of the package's checkout, with "+changes" if files differ from it; "unknown" outside a checkout."""
+    checkout = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(home()), *arguments]
+        command = ["git", "-C", str(checkout), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git(
+            "ls-files", "--error-unmatch", "scanet/results.py"
+        )  # an environment may lie in another project's checkout
         changes = git("status", "--porcelain", "--", "scanet/*.py", "scanet/*.txt")
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):

@@ -149,8 +149,10 @@ def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: boo
         model.to(device), Persons(store, rows, device), record.settings["input_size"], tta, progress=progress
     )
     with alone(record.folder, record.name, wait=True):
-        record = results.load(record.folder) or record  # with the scores that another process may have added
-        return results.add_scores(record, tta, predictions, scores(predictions, store, rows))
+        now = results.load(record.folder)  # with the scores that another process may have added
+        if now is None or now.run["key"] != record.run["key"]:
+            raise UserError(f"{record.name} was deleted or trained again meanwhile: ask for its scores once more")
+        return results.add_scores(now, tta, predictions, scores(predictions, store, rows))
 
 
 def _train(

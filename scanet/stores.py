@@ -110,7 +110,10 @@ def filled(settings: Settings) -> Store | None:
 def _right_store(path: Path, settings: Settings) -> Store:
     store = Store(path)
     if store.dataset != settings.dataset:
-        raise UserError(f"{path} holds {store.dataset}, but preset {settings.preset!r} is for {settings.dataset}")
+        raise UserError(
+            f"{path} holds {store.dataset}, but preset {settings.preset!r} is for {settings.dataset}: give a store "
+            f"of {settings.dataset}, or another preset"
+        )
     check_resolution(store, settings.input_size)
     return store
 

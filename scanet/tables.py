@@ -3,6 +3,8 @@
 import html
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,7 +12,7 @@ import yaml
 from pandas.io.formats.style import Styler
 
 from scanet import cost
-from scanet.config import ROWS, Network
+from scanet.config import FINAL_STACKS, ROWS, Network, compared_with
 from scanet.errors import KINDS
 from scanet.files import UserError, home
 from scanet.gates import OWN
@@ -25,8 +27,14 @@ LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours", "Verdict", "Runs")
 
 
 def paper() -> dict[str, Any]:
-    """experiments/paper.yaml: every number of the paper that a table or a page shows."""
-    return yaml.safe_load((home() / "experiments" / "paper.yaml").read_text(encoding="utf-8"))
+    """experiments/paper.yaml: every number of the paper that a table or a page shows. Not to be changed."""
+    path = home() / "experiments" / "paper.yaml"
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _parsed(path: Path, _written: int) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def paper_row(module: str) -> dict[str, float]:
@@ -75,7 +83,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     for source in frame.index.unique("Source"):
         mean = frame.xs(source, level="Source")["Mean"]
         for module, row in ROWS.items():
-            against = "Baseline" if module == "MSFI" else "MSFI"
+            against = compared_with(module)
             if module == "Baseline" or row.title not in mean.index or against not in mean.index:
                 continue
             if source == PRINTED:
@@ -143,7 +151,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     own = [row.title for row in ROWS.values() if row.place == "ours"]
     shown = [*table.xs(PRINTED, level="Source").index, *own]
     known = table[table["Δ MSFI"].notna() & table.index.get_level_values("Method").isin(shown)]
-    comparison = [f"{title} − {'Baseline' if title == 'MSFI' else 'MSFI'}" for title, _ in known.index]
+    comparison = [f"{title} − {compared_with(title)}" for title, _ in known.index]
     index = pd.MultiIndex.from_arrays([comparison, known.index.get_level_values("Source")])
     return known[["Δ MSFI", "± Δ", "seeds"]].set_axis(["value", "half", "seeds"], axis=1).set_axis(index)
 
@@ -162,7 +170,7 @@ def table1(records: Sequence[Record]) -> pd.DataFrame:
     preset = one_preset(records)
     printed = paper()["table1"]
     # The two methods of Table 1 that this package has: the 8-stack hourglass and the paper's own.
-    known = {"Newell et al. [4]": Network(stacks=8), "ours": Network(row=ROWS["ALL"], stacks=4)}
+    known = {"Newell et al. [4]": Network(stacks=8), "ours": Network(row=ROWS["ALL"], stacks=FINAL_STACKS)}
     lines: dict[tuple[str, str], dict[str, float]] = {}
     for method, values in printed["rows"].items():
         line = dict(zip(COLUMNS, values, strict=True)) | {"printed": printed["parameters"].get(method, float("nan"))}
@@ -330,7 +338,7 @@ def error_differences(records: Sequence[Record], tta: str = "flip") -> pd.DataFr
     one_preset(records)
     lines: dict[str, dict[str, float]] = {}
     for module, row in ROWS.items():
-        against = "Baseline" if module == "MSFI" else "MSFI"
+        against = compared_with(module)
         ours, theirs = ([r for r in records if r.settings["module"] == name] for name in (module, against))
         for kind in KINDS[1:] if module != "Baseline" else ():
             if (estimate := row_difference(ours, theirs, tta, kind)) is not None:

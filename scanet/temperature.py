@@ -87,7 +87,7 @@ def measure(
                 heatmaps, outs = networks[tau](images, draw if noisy else None)
             joints = transforms.to_photograph(decode(heatmaps[:, -1].float())[0] * STRIDE, *place)
             chosen = rows[index.numpy()]
-            metrics[tau, noisy].update(joints.double().cpu().numpy(), store.joints[chosen], store.head_size[chosen])
+            metrics[tau, noisy].update(joints.cpu().double().numpy(), store.joints[chosen], store.head_size[chosen])
             for stack, out in enumerate(outs, start=1):
                 attention = out["attention"][:, 0].float()
                 values = [each(attention) for each in MEASURES]

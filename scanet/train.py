@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -147,10 +147,12 @@ def begin(settings: Settings, joints: int, device: torch.device) -> Training:
         if device.type != "cuda":
             raise UserError(f"sync_batch_norm is for GPUs, and this is a {device.type}: leave it out")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    optimizer = torch.optim.RMSprop(  # Torch7's too: alpha 0.99, eps added after the square root
-        [flatten(model)], lr=settings.learning_rate, alpha=0.99, eps=1e-8
-    )
-    return Training(model, optimizer, [])
+    return Training(model, optimizer_of([flatten(model)], settings.learning_rate), [])
+
+
+def optimizer_of(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """§3.1's RMSprop with Torch7's constants; PyTorch's too adds eps after the square root."""
+    return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, eps=1e-8)
 
 
 def train(

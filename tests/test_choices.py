@@ -13,6 +13,7 @@ import torch
 from scanet import choices, figures, results, runs
 from scanet.choices import CHOICES, FINDINGS, Choices, label, on_row, rows_of, specifications
 from scanet.config import PRESETS, ROWS, Settings, resolve
+from scanet.files import UserError
 from scanet.model import SCANet
 from scanet.train import build
 
@@ -80,6 +81,11 @@ def test_a_choice_that_does_not_act_on_a_row_leaves_its_network_alone(row: str) 
             with torch.inference_mode():
                 one, other = (build(s, 16, torch.device("cpu")).eval()(image)[0] for s in (settings, changed))
             assert torch.equal(one, other) != bool(on_row({choice.name: "another"}, row)), choice.name
+
+
+def test_a_preset_without_a_budget_asks_for_one() -> None:
+    with pytest.raises(UserError, match="preset 'paper' has no budget for them: give epochs"):
+        choices.measured(resolve(preset="paper"), Choices(), progress=False)
 
 
 def test_runs_are_made_once_and_a_table_is_loaded(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

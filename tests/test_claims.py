@@ -78,6 +78,9 @@ def test_every_claim_is_complete_and_named_once() -> None:
         Claim.read(whole | {"applied directly": None})
     with pytest.raises(UserError, match="claim 'x': choose the error from right, mirrored"):
         Claim.read(whole | {"error": "left"})
+    for wrong in ({"row": "SSSA"}, {"over": "SSSA"}, {"plus": [{"module": "SSSA"}]}):
+        with pytest.raises(UserError, match="claim 'x' names the unknown row SSSA: choose from Baseline, "):
+            Claim.read({"id": "x", "statement": "s", "place": "p", "kind": "difference", **wrong})
     with pytest.raises(UserError, match="claim 'x' lacks a kind"):
         Claim.read({"id": "x", "statement": "", "place": "", "kind": "guess"})
 
@@ -662,8 +665,8 @@ def test_a_sentence_counts_the_differences_on_either_side_of_0() -> None:
     differences = pd.DataFrame(columns, index=index).assign(seeds=seeds)
     assert tables.outcome(differences) == (
         "In the paper 3 of 3 differences are positive. On `x` 2 of 3 are, and the whole network is 3.0 points below "
-        "the baseline; of 3 intervals 1 lie above 0 and 1 below. On `y` 2 of 3 are, and the whole network is 1.0 points "
-        "below the baseline."
+        "the baseline; of 3 intervals 1 lie above 0 and 1 below. On `y` 2 of 3 are, and the whole network is 1.0 "
+        "points below the baseline."
     )
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""
 

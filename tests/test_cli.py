@@ -253,6 +253,8 @@ def test_a_runs_network_is_exported_and_used(
     mean = json.loads(Path(run, "run.json").read_text())["metrics"]["flip"]["rows"]["plain"]["Mean"]
     assert f"{mean:.2f} |" in next(line for line in card.splitlines() if line.startswith("| 32-bit weights"))
     assert "**synthetic**" in card
+    assert '`scanet.load_model("scanet.safetensors")`' in card.replace("\n", " ")
+    assert "`scanet predict PHOTO --model scanet.safetensors`" in card.replace("\n", " ")
     assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 118
     Image.effect_noise((120, 90), 80).save("a.png")
     for model in ("exported/scanet.safetensors", run):
@@ -262,7 +264,7 @@ def test_a_runs_network_is_exported_and_used(
     with monkeypatch.context() as patch:
         patch.setattr(export, "TOLERANCE", -1.0)
         assert call(monkeypatch, "export", run, "--output", "other/model.safetensors") == 1
-    assert "this run cannot be exported" in capsys.readouterr().err
+    assert "keep to the run's folder" in capsys.readouterr().err
     assert not any(Path("other").iterdir())
     Path("exported/README.md").write_text("# My notes\n")
     assert call(monkeypatch, "export", run) == 1
@@ -283,6 +285,11 @@ def test_bench_prints_its_tables_and_writes_its_record(
     (path,) = (at_home / "experiments/results/bench").glob("*/1-stacks-16-channels-64-pixels.json")
     assert json.loads(path.read_text())["data"]["dataset"] == "synthetic"
     assert str(path) in printed
+    assert call(monkeypatch, "bench", "--preset", "tiny", "--batch-size", "0") == 1
+    assert "batch_size" in capsys.readouterr().err
+    store = next((at_home / "data").glob("*.h5"))
+    assert call(monkeypatch, "bench", "--preset", "tiny", "--batch-size", "900", "--data", str(store)) == 1
+    assert "training persons, and a step takes 900: give a smaller --batch-size" in capsys.readouterr().err
 
 
 def test_full_memory_is_a_sentence_with_a_smaller_batch(

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +22,21 @@ Whole = Callable[[Path], AbstractContextManager[Path]]
 
 class Interrupted(BaseException):
     """As a keyboard interrupt: no `Exception`."""
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from scanet import files
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+    (temporary / "content" if temporary.is_dir() else temporary).write_text("left behind")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_in_the_middle(whole: Whole, path: Path) -> None:
+    """A process that writes to `path` is killed while it does."""
+    assert subprocess.run([sys.executable, "-c", KILLED, whole.__name__, str(path)]).returncode == -signal.SIGKILL
 
 
 def put(path: Path, text: str, *, folder: bool) -> None:
@@ -90,14 +107,25 @@ class TestWhole:
 
     def test_what_a_killed_process_left_is_in_nobody_s_way(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
         path = tmp_path / "thing"
-        put(tmp_path / f".thing.{os.getpid()}.tmp", "left behind", folder=folder)
-        if folder:
-            (tmp_path / f".thing.{os.getpid()}.tmp" / "more").touch()
+        kill_in_the_middle(whole, path)
+        (left,) = tmp_path.iterdir()
+        assert left.name.startswith(".thing.")
         with whole(path) as temporary:
+            assert not left.exists()
             put(temporary, "new", folder=folder)
         assert list(tmp_path.iterdir()) == [path]
         if folder:
             assert [p.name for p in path.iterdir()] == ["content"]
+
+    def test_what_a_living_process_or_another_machine_writes_stays(
+        self, whole: Whole, folder: bool, tmp_path: Path
+    ) -> None:
+        others = [tmp_path / f".thing.{os.getppid()}@{platform.node()}.tmp", tmp_path / ".thing.1@elsewhere.old"]
+        for other in others:
+            put(other, "theirs", folder=folder)
+        with whole(tmp_path / "thing") as temporary:
+            put(temporary, "new", folder=folder)
+        assert [content(other, folder=folder) for other in others] == ["theirs", "theirs"]
 
     def test_other_things_of_the_folder_stay(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
         put(tmp_path / "other", "untouched", folder=folder)
@@ -105,6 +133,36 @@ class TestWhole:
             put(temporary, "new", folder=folder)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "thing"]
         assert content(tmp_path / "other", folder=folder) == "untouched"
+
+
+def test_a_failing_rename_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "thing"
+    put(path, "old", folder=True)
+    rename = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self.name.endswith(".tmp"):
+            raise Interrupted
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(Interrupted), whole_folder(path) as temporary:
+        put(temporary, "new", folder=True)
+    assert list(tmp_path.iterdir()) == [path]
+    assert content(path, folder=True) == "old"
+
+
+def test_a_folder_that_a_killed_process_had_moved_away_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "thing"
+    kill_in_the_middle(whole_file, tmp_path / "for its number")
+    (left,) = tmp_path.iterdir()
+    moved = left.with_name(left.name.replace("for its number", "thing").replace(".tmp", ".old"))
+    left.unlink()
+    put(moved, "old", folder=True)
+    with whole_folder(path) as temporary:
+        assert content(path, folder=True) == "old"
+        put(temporary, "new", folder=True)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_json_is_written_whole(tmp_path: Path) -> None:

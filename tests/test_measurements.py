@@ -102,6 +102,12 @@ def test_without_weights_or_photographs_it_is_shown_with_a_notice(run: Run) -> N
         assert lacking in old.notice
         assert lacking in str(old)
         pd.testing.assert_frame_equal(old.table(), counted())
+    # So is one whose run was trained again elsewhere, which is all that the notebook has of that seed.
+    name = run.record.name
+    other = results.write_measurement(
+        old.measurement.folder, old.measurement.run | {"sources": {name: "0" * 16}}, counted()
+    )
+    pd.testing.assert_frame_equal(results.over_seeds(other).drop(columns="seed"), counted())
     # Other photographs than the run's are no photographs to measure it on.
     moved = run.record.run | {"data": run.record.run["data"] | {"fingerprint": "f" * 16}}
     other = dataclasses.replace(run, record=dataclasses.replace(run.record, run=moved))

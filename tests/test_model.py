@@ -11,11 +11,12 @@ from scanet.config import ROWS, Network
 from scanet.cost import flops, parameters
 from scanet.model import SCANet
 from scanet.model.channel_attention import ChannelAttention
-from scanet.model.hourglass import DEPTH, Hourglass, Residual, Stem
+from scanet.model.hourglass import DEPTH, Hourglass, Residual, Stem, enlarge
 from scanet.model.message_passing import MultiScaleIntegration
 from scanet.model.spatial_attention import SpatialAttention
 
 BATCH, STACKS, CELLS = 2, 2, 16
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA's list of fp32 operations")
 
 
 def small(row: str, **changes: object) -> Network:
@@ -338,6 +339,17 @@ def test_channel_attention_that_selects_only_its_input_is_a_widening(images: Ten
         other.widen.bias.zero_()
         other.widen.weight[:, :, 0, 0] = torch.cat([torch.zeros(8, 8), torch.eye(8)])
     torch.testing.assert_close(model(images)[0], plain(images)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_enlarging_keeps_the_number_format(device: str) -> None:
+    x = torch.randn(2, 4, 8, 8, device=device, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        larger = enlarge(x, scale_factor=2.0, mode="nearest")
+        assert torch.is_autocast_enabled(device)  # again
+    assert larger.dtype == torch.bfloat16
+    assert larger.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(larger, x.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 def test_channel_plan_of_the_paper() -> None:

@@ -244,6 +244,11 @@ def test_h5_zeros(tmp_path: Path) -> None:
         file["visible"], file["normalize"], file["person"] = visible, np.array([0.0]), np.array([3.0])
         file["imgname"] = np.array([b"a.jpg"], dtype="S13")
     (person,) = mpii.read_h5(tmp_path / "a.h5", "train")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["scale"]
+        file["scale"] = [1.0, 1.0]
+    with pytest.raises(UserError, match=r"Newell's format \(its arrays are of different lengths\)"):
+        mpii.read_h5(tmp_path / "a.h5", "train")
     assert (person.image, person.index, person.split) == ("a.jpg", 3, "train")
     assert person.center == (10.0, 20.0)
     assert person.scale == 1.5

@@ -79,12 +79,14 @@ def test_data_at_hand_are_counted(store: Store) -> None:
         runs.plan([resolve(preset="lspet", data=str(store.path))])
 
 
-def test_squares_are_kept_where_told(store: Store) -> None:
+def test_squares_are_kept_where_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.arange(3)
     assert Persons(store, rows, CPU, cached=True)._squares is not None
     assert Persons(store, rows, CPU, cached=False)._squares is None
     assert fits(1000, 160, CPU)
     assert not fits(10**9, 160, CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(10**6))  # each of them would keep its own
+    assert not fits(1000, 160, CPU)
 
 
 def test_a_batch_has_to_fit_beside_the_stored_squares(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,25 +22,28 @@ from scanet.data.store import Store, fill
 from scanet.model import SCANet
 from scanet.train import build, train
 
-#: The third epoch's loss of each row, by its recipe.
+#: The second and the third epoch's loss of each row, by its recipe.
 LOSSES = {
-    "Baseline": 0.18647252,
-    "Block": 0.17529911,
-    "MSFI": 0.18349755,
-    "BDMP": 0.20105660,
-    "SACWA": 0.15678306,
-    "SSA": 0.07599854,
-    "SCA": 0.06541309,
-    "BDMP+SCA": 0.06160821,
-    "ALL": 0.08109038,
-    "soft": 0.03165089,
-    "top-down": 0.17464854,
-    "bottom-up": 0.18692166,
-    "encoder": 0.15962288,
-    "rescaled": 0.19678684,
-    "stretched": 0.05673601,
-    "other": 0.02407359,
+    "Baseline": (0.192887, 0.186473),
+    "Block": (0.172890, 0.175299),
+    "MSFI": (0.187280, 0.183498),
+    "BDMP": (0.210373, 0.201057),
+    "SACWA": (0.157461, 0.156783),
+    "SSA": (0.093768, 0.075999),
+    "SCA": (0.068833, 0.065413),
+    "BDMP+SCA": (0.067934, 0.061608),
+    "ALL": (0.089851, 0.081090),
+    "soft": (0.031631, 0.031651),
+    "top-down": (0.178707, 0.174649),
+    "bottom-up": (0.196980, 0.186922),
+    "encoder": (0.175946, 0.159623),
+    "rescaled": (0.201691, 0.196787),
+    "stretched": (0.073761, 0.056736),
+    "other": (0.024186, 0.024074),
 }
+#: Each one's relative tolerance: processors and numbers of threads round the pictures' single precision differently,
+#: and the steps let that grow, to 5e-5 and 6e-3 as far as it was seen.
+TOLERANCES = (1e-3, 2e-2)
 
 #: Settings whose defaults must go on meaning what they mean: one that differs in all of them.
 OTHER = {
@@ -76,13 +79,13 @@ def build_precise(*arguments: Any) -> SCANet:
     return model
 
 
-def last_loss(module: str, store: Store, folder: Path) -> float:
+def last_losses(module: str, store: Store, folder: Path) -> tuple[float, ...]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scanet.train, "autocast", lambda _: nullcontext())
         patch.setattr(scanet.train, "build", build_precise)
         checkpoint = folder / f"{module}.safetensors"
         _, history = train(settings(module), store, checkpoint, torch.device("cpu"), progress=False)
-    return history[-1]["loss"]
+    return tuple(row["loss"] for row in history[1:])
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +96,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.parametrize("module", [*ROWS, "other"])
 def test_losses_are_those_of_the_recipe(module: str, store: Store, tmp_path: Path) -> None:
     assert module in LOSSES, f"store the line that `python tests/test_recipe.py` prints for the new row {module}"
-    assert last_loss(module, store, tmp_path) == pytest.approx(LOSSES[module], rel=1e-3), (
-        "training gives other losses than the row's recipe: raise it in scanet.config.ROWS and store the new ones"
-    )
+    found = last_losses(module, store, tmp_path)
+    for loss, stored, tolerance in zip(found, LOSSES[module], TOLERANCES, strict=True):
+        assert loss == pytest.approx(stored, rel=tolerance), (
+            "training gives other losses than the row's recipe: raise it in scanet.config.ROWS and store the new ones"
+        )
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         made = persons(Path(name))
         for row in [*ROWS, "other"]:
-            print(f'    "{row}": {last_loss(row, made, Path(name)):.8f},')
+            second, third = last_losses(row, made, Path(name))
+            print(f'    "{row}": ({second:.6f}, {third:.6f}),')

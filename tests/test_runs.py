@@ -1,6 +1,7 @@
 """Runs, their records and scores, and the tables and figures made of them, on a few synthetic persons."""
 
 import dataclasses
+import importlib.metadata
 import json
 import math
 import re
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 from scanet import card, cost, figures, files, results, runs, stores, tables
 from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.data.store import Store
-from scanet.evaluation import align, evaluate
+from scanet.evaluation import align, evaluate, predictions_of
 from scanet.examples import examples
 from scanet.files import UserError
 from scanet.inference import Predictions
@@ -98,6 +99,44 @@ def test_a_record_takes_up_the_scores_of_six_scales(
     rate = 100 * np.nanmean(np.where(np.isnan(scored), np.nan, scored <= 0.5), axis=0).mean()
     assert record.scores("six-scale").row("plain")["Mean"] == pytest.approx(rate)
     assert not np.array_equal(found["joints_six-scale"], found["joints"])
+
+
+def test_scores_of_a_run_that_was_trained_again_meanwhile_are_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Record(tmp_path / "SSA-s0", run.record.run)
+    shutil.copytree(run.record.folder, copy.folder)
+    before = (copy.folder / "run.json").read_text()
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        (copy.folder / "run.json").write_text(before.replace(run.record.run["key"], "0" * 16))
+        return predictions_of(*arguments, **options)
+
+    monkeypatch.setattr(runs, "predictions_of", meanwhile)
+    with pytest.raises(UserError, match="was deleted or trained again meanwhile: ask for its scores once more"):
+        runs._with_scores(copy, "six-scale", run.store, progress=False)
+    assert json.loads((copy.folder / "run.json").read_text())["metrics"].keys() == {"none", "flip"}
+
+
+def test_the_commit_is_the_packages_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the project whose folder SCANET_HOME is, or in whose environment the package lies."""
+    own = results.commit()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "thesis"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setenv("SCANET_HOME", str(tmp_path))
+    assert results.commit() == own
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "env" / "scanet" / "results.py"))
+    (tmp_path / "env").mkdir()
+    assert results.commit() == "unknown"
+
+
+def test_a_checkout_that_is_not_installed_has_a_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert results.provenance()["versions"]["scanet"] == "unknown"
 
 
 def test_an_old_record_is_shown_as_such_unless_it_is_ephemeral(
@@ -223,6 +262,7 @@ def test_examples_are_ranked_by_error_and_in_place(run: Run) -> None:
         assert weights.min() == pytest.approx(0, abs=1e-5)  # noise-free at tau = 1: Eq. (5) itself
         assert weights.max() == pytest.approx(1, abs=1e-5)
     assert examples(dataclasses.replace(run, store=None)) == []
+    assert examples(run, by=np.full(16, np.nan)) == []  # nobody can be ranked
 
 
 def test_missing_photographs_are_named(tmp_path: Path) -> None:
@@ -628,7 +668,7 @@ def test_a_run_on_the_validation_persons_is_no_validation_result() -> None:
     assert "among those that it was trained on: no validation result" in str(seen)
     assert tables.ablation_row(seen.record).index[-1] == "ours, tiny, persons it was TRAINED ON"
     scored = seen.record.scores()
-    assert "On persons it was TRAINED ON (no validation result)" in card.card(seen.record, scored, scored, 1)
+    assert "On persons it was TRAINED ON (no validation result)" in card.card(seen.record, scored, scored, 1, None)
     with pytest.raises(UserError, match="was trained on its validation persons"):
         tables.table2([seen.record])
     assert "trained on these persons" in evaluate(seen.record.folder, None, "flip")[1]

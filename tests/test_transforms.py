@@ -12,8 +12,8 @@ from torch import Tensor
 
 from scanet.config import Settings, resolve
 from scanet.data.heatmaps import decode, draw_targets
+from scanet.data.person import BOX
 from scanet.data.transforms import (
-    BOX,
     Augmentation,
     colour,
     crop_matrix,

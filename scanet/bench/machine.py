@@ -38,16 +38,22 @@ def seconds(work: Callable[[], object], device: torch.device, *, wall: bool = Fa
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 8) -> float:
     """Operations a second in the product of two square matrices, a multiply-add being two; the best of `repeats`."""
-    n = 8192 if device.type == "cuda" else 2048
+    n, times = (8192, 10) if device.type == "cuda" else (2048, 1)  # a GPU's start and end would count
     a, b = (torch.rand(n, n, device=device).to(dtype) for _ in range(2))
-    return 2 * n**3 / min(seconds(lambda: a @ b, device) for _ in range(repeats))
+    return times * 2 * n**3 / min(seconds(lambda: [a @ b for _ in range(times)], device) for _ in range(repeats))
 
 
 def bandwidth(device: torch.device, repeats: int = 8) -> float:
     """Bytes a second, read and written, in a copy that no cache holds; the best of `repeats`."""
-    source = torch.zeros(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
+    size, times = (2**30, 10) if device.type == "cuda" else (2**28, 1)
+    source = torch.randint(256, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * source.numel() / min(seconds(lambda: target.copy_(source), device) for _ in range(repeats))
+
+    def work() -> None:
+        for _ in range(times):
+            target.copy_(source)
+
+    return times * 2 * size / min(seconds(work, device) for _ in range(repeats))
 
 
 def name(device: torch.device) -> str:

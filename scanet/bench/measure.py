@@ -28,10 +28,12 @@ from scanet.device import describe, fast_bf16, keep_freed_memory, within_memory
 from scanet.inference import predict, predict_heatmaps
 from scanet.model import SCANet, gumbel_difference
 from scanet.pckh import PCK
-from scanet.train import Progress, Training, begin, build, train_epoch
+from scanet.train import Progress, Training, begin, build, optimizer_of, train_epoch
 
 #: Seconds that one timing takes at least, but for a single step that takes longer.
 SHORTEST = 0.5
+#: Steps of a timing on a GPU, at most: about a second, which a batch at a time would not fill.
+CUDA_STEPS = 32
 #: PCKh's target is for MPII's validation set.
 PERSONS = 2958
 #: Persons of a six-scale timing, which takes twelve passes for each.
@@ -143,8 +145,10 @@ class _Bench:
     ) -> None:
         self.store, self.device = store, device
         self.joints = len(store.skeleton.joints)
-        self.rows = store.indices("train")
         self.first = settings[0]
+        self.rows = store.indices("train")
+        if device.type == "cuda":  # steps enough for a timing, and no more; persons again where there are few
+            self.rows = np.resize(self.rows, CUDA_STEPS * self.first.batch_size)
         self.augmentation = draw_augmentation(len(self.rows), self.first, torch.Generator().manual_seed(0))
         everybody = Persons(store, self.rows[: self.first.batch_size], device)
         order = torch.arange(self.first.batch_size)[None]
@@ -156,7 +160,7 @@ class _Bench:
         lane = Lane(settings, begin(settings, self.joints, self.device))
         if plain_too:
             other = build(settings, self.joints, self.device).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            optimizer = torch.optim.RMSprop(other.parameters(), lr=settings.learning_rate, alpha=0.99, eps=1e-8)
+            optimizer = optimizer_of(other.parameters(), settings.learning_rate)
             cells = settings.heatmap_size
             shape = (settings.batch_size, settings.stacks, cells, cells)
             noisy = settings.row.attention == "sharper"

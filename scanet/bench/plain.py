@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from scanet.config import STRIDE, Settings
 from scanet.data.heatmaps import WINDOW
+from scanet.data.person import BOX
 from scanet.data.store import Store
-from scanet.data.transforms import BOX, GREY, Augmentation
+from scanet.data.transforms import GREY, Augmentation
 from scanet.inference import FINE, PYRAMID
 from scanet.model import SCANet
 

@@ -12,7 +12,7 @@ import torch
 from scanet import processes, results
 from scanet.bench import machine, measure, scaling
 from scanet.config import Settings
-from scanet.files import results_folder, write_json
+from scanet.files import UserError, results_folder, write_json
 from scanet.stores import open_store
 
 #: Persons whom a benchmark draws where it is given no store.
@@ -28,15 +28,20 @@ def bench(
     first of the rows, and the row ALL, are trained in the plain way too. Several processes measure what they train
     together instead (`scanet.bench.scaling`), and number 0 writes it.
     """
-    start = time.perf_counter()
+    provenance, start = results.provenance(), time.perf_counter()
     count = processes.count()
     if settings.data is None:
-        drawn = max(PERSONS, 2 * count * settings.batch_size)
+        drawn = max(PERSONS, count * settings.batch_size)
         asked = replace(settings, dataset="synthetic", synthetic_train=drawn, synthetic_valid=2)
     else:
         asked = settings
     with processes.first_goes_first():
         store = open_store(asked, progress=progress)
+    together = count * settings.batch_size
+    if (there := len(store.indices("train"))) < together:
+        raise UserError(
+            f"{store.path} has {there} training persons, and a step takes {together}: give a smaller --batch-size"
+        )
     rows = measure.rows_of(settings, modules)
     if count > 1:
         found = scaling.measure(rows, store, rounds, device)
@@ -47,11 +52,11 @@ def bench(
         "data": {"dataset": store.dataset, "fingerprint": store.fingerprint},
         "seconds": time.perf_counter() - start,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **results.provenance(),
+        **provenance,
     }
     name = f"{settings.stacks}-stacks-{settings.channels}-channels-{settings.input_size}-pixels"
-    together = f"-{count}-processes" if count > 1 else ""
-    path = results_folder() / "bench" / machine.slug(device) / f"{name}{together}.json"
+    ending = f"-{count}-processes" if count > 1 else ""
+    path = results_folder() / "bench" / machine.slug(device) / f"{name}{ending}.json"
     if processes.rank() == 0:
         write_json(path, record)
     return record, path

@@ -1,5 +1,6 @@
 """Persons of one split on the model's device, batch by batch."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -127,4 +128,5 @@ class Persons(Squares):
 
 def fits(persons: int, canvas: int, device: torch.device) -> bool:
     """Whether the device's memory has room for so many stored squares, `canvas` pixels a side."""
-    return persons * 3 * canvas**2 < MEMORY_SHARE * free_memory(device)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1  # processes that share it
+    return persons * 3 * canvas**2 * beside < MEMORY_SHARE * free_memory(device)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from scanet.data.person import Person, Reading, Skipped, Split
+from scanet.data.person import BOX, Person, Reading, Skipped, Split
 from scanet.files import UserError
 
 #: The person's box over the larger side of its joints' bounding box; MPII's adjusted box is also 1.25 heights.
@@ -66,7 +66,7 @@ def read_folder(folder: Path) -> Reading:
         split: Split = "valid" if held_out else "train"
         x, y = ((low + high) / 2).tolist()
         visible = annotated if extended else annotated & (flags[i] == 0)
-        persons.append(Person(image, 0, split, (x, y), side / 200, joints, visible, head))
+        persons.append(Person(image, 0, split, (x, y), side / BOX, joints, visible, head))
     return Reading(persons, images, skipped)
 
 

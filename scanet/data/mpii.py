@@ -220,7 +220,9 @@ def read_h5(path: Path, split: Split) -> list[Person]:
             visible, head = file["visible"][:] > 0.5, file["normalize"][:].astype(float)
             index = file["person"][:].astype(int)
             names = [_text(name) for name in file["imgname"][:]]
-    except (OSError, KeyError) as error:
+        if len({len(each) for each in (part, center, scale, visible, head, index, names)}) > 1:
+            raise ValueError("its arrays are of different lengths")
+    except Exception as error:  # as many kinds as there are broken files
         raise UserError(
             f"{path} cannot be read as annotations in Newell's format ({error}): replace or delete it."
         ) from error

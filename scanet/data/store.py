@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from scanet.data.person import Person
-from scanet.files import UserError, alone, whole_file
+from scanet.data.person import BOX, Person
+from scanet.files import UserError, alone, wait_for_disk, whole_file
 from scanet.skeleton import SKELETONS, Skeleton
 
 #: Stored side over the person's box: a crop of 1.4 boxes, rotated by any angle, needs 1.4 * sqrt(2) = 1.98.
@@ -71,7 +71,7 @@ def fill(
     fills it is waited for.
 
     Raises:
-        UserError: no persons, or more than half of the photographs cannot be read.
+        UserError: no persons, a resolution below 16, or more than half of the photographs cannot be read.
     """
     if not persons:
         raise UserError(f"There are no persons of {dataset} to put into {path}: check the annotation files.")
@@ -128,7 +128,7 @@ def _fill(
     row = {i: k for k, i in enumerate(kept)}
     stored = [persons[i] for i in kept]
     fingerprint = _sha256(_annotations(stored), *(sha1[person.image].encode() for person in stored))[:16]
-    whole = partial / f"{os.getpid()}.h5"
+    whole = partial / "store.h5"
     with h5py.File(whole, "w") as store:
         store.attrs.update(dataset=dataset, resolution=resolution, canvas=2 * resolution, version=VERSION)
         store.attrs.update(fingerprint=fingerprint, header=header)
@@ -140,7 +140,7 @@ def _fill(
             file = partial / f"{number:06d}.npz"
             again = _load_shard(file, header)
             if again is None:
-                raise UserError(f"{file} vanished: end other runs that fill {path}, then repeat.")
+                raise UserError(f"{file} cannot be read back: check the disk, then repeat.")
             for name, cut in zip(shard, again, strict=True):
                 for i, jpeg, corner in zip(of_image[name], cut.jpegs, cut.offsets, strict=False):
                     jpegs[row[i]] = np.frombuffer(jpeg, np.uint8)
@@ -149,6 +149,7 @@ def _fill(
                         outside.append(row[i])
         store["offset"] = offset
         store["outside"] = np.array(outside, np.int32)
+    wait_for_disk(whole)
     whole.replace(path)
     shutil.rmtree(partial, ignore_errors=True)
     return Report(len(stored), skipped, resumed, [(stored[k].image, stored[k].index) for k in outside])
@@ -195,7 +196,7 @@ def cut_square(
 ) -> tuple[Image.Image | None, tuple[int, int]]:
     """The part of a person's canvas that the photograph covers, None if it covers none, and its corner (x, y)."""
     zoom = zoom_of(scale, resolution)
-    reach = min(MARGIN * 100 * scale * zoom, float(resolution))
+    reach = min(MARGIN * BOX / 2 * scale * zoom, float(resolution))
     corner, size, low, high = [], [], [], []
     for middle, length in zip(center, picture.size, strict=True):
         # Whole canvas pixels, none of them half outside the photograph; the allowance is for rounding.
@@ -221,7 +222,7 @@ def paste(canvas: np.ndarray, part: Image.Image, corner: np.ndarray | tuple[int,
 
 def zoom_of(scale: float, resolution: int) -> float:
     """Canvas pixels per pixel of the photograph, at most 1."""
-    return min(1.0, resolution / (200 * scale))
+    return min(1.0, resolution / (BOX * scale))
 
 
 def _sha256(*parts: bytes) -> str:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from scanet.data.matlab import save, struct, struct_array
 from scanet.data.mpii import MAT_NAME
+from scanet.data.person import BOX
 from scanet.files import UserError, whole_folder
 from scanet.skeleton import MPII
 
@@ -493,8 +494,8 @@ def _annotation(
     """
     box = (*(head.center - head.reach).tolist(), *(head.center + head.reach).tolist())
     low, high = joints.min(0), joints.max(0)
-    scale = max(0.6 * 2 * math.hypot(*head.reach) / 27, float((high - low).max()) / 200 * 1.02)
-    x, y = ((low + high) / 2 + 200 * scale * np.clip(rng.normal(0, 0.05, 2), -0.1, 0.1)).tolist()
+    scale = max(0.6 * 2 * math.hypot(*head.reach) / 27, float((high - low).max()) / BOX * 1.02)
+    x, y = ((low + high) / 2 + BOX * scale * np.clip(rng.normal(0, 0.05, 2), -0.1, 0.1)).tolist()
 
     last = np.array(painted.shape[::-1]) - 1
     pixel = np.rint(joints).astype(int)

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from scanet.config import Settings
+from scanet.data.person import BOX
 
-BOX = 200.0  # pixels of a person's box at scale 1 (MPII)
 ROTATION_LIMIT = 2.0  # rotations are clipped at so many standard deviations (PN: 60 of 30 degrees)
 GREY = 0.5  # subtracted from every channel: PN subtracts a mean colour and does not divide
 
@@ -112,8 +112,8 @@ def to_input(
 ) -> Float[Tensor, "b j 2"]:
     """Photograph's pixels to edge coordinates in the network's input."""
     offset = (joints - center[:, None]) * zoom[:, None, None]
-    inverse = torch.linalg.inv_ex(matrix).inverse  # `inv` would wait for a GPU, to see whether there is one
-    return offset @ inverse.transpose(1, 2) + size / 2
+    squared = matrix.square().sum(dim=(1, 2)) / 2  # A is that factor's root times a rotation, mirrored or not,
+    return offset @ matrix / squared[:, None, None] + size / 2  # and its inverse its transpose over the factor
 
 
 def to_photograph(

@@ -1,10 +1,19 @@
 """The stacked hourglass's parts ([4] of the paper; layer by layer as in PHT's models/hg.lua)."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 DEPTH = 4  # times that an hourglass halves the resolution: 64 -> 4
+
+
+def enlarge(x: Float[Tensor, "b c ..."], **how: Any) -> Float[Tensor, "b c ..."]:
+    """As `F.interpolate`, in `x`'s number format: CUDA's autocast would make fp32 of it, and of all that follows."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, **how)
 
 
 class Residual(nn.Module):
@@ -61,6 +70,6 @@ class Hourglass(nn.Module):
         x = self.bottom(x)
         fused: list[Tensor] = []
         for up in self.ups:
-            x = skipped.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest")
+            x = skipped.pop() + enlarge(up(x), scale_factor=2.0, mode="nearest")
             fused.insert(0, x)
         return fused

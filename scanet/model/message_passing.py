@@ -3,11 +3,11 @@
 from itertools import cycle
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanet.config import Messages, Upsampling
+from scanet.model.hourglass import enlarge
 
 LEVELS = 4  # F11 .. F14
 
@@ -68,6 +68,6 @@ class MultiScaleIntegration(nn.Module):
     def forward(self, f1: list[Float[Tensor, "b c ..."]]) -> Float[Tensor, "b half h w"]:
         size = f1[0].shape[-2:]
         f2 = [reduce(f) for reduce, f in zip(self.reduce, f1, strict=True)]
-        f3 = [f2[0], *(F.interpolate(f, size=size, mode=self.upsampling) for f in f2[1:])]
+        f3 = [f2[0], *(enlarge(f, size=size, mode=self.upsampling) for f in f2[1:])]
         f4 = f3 if self.bdmp is None else self.bdmp(f3)
         return torch.cat(f4, dim=1)
