@@ -134,7 +134,6 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
     from scanet import stores
     from scanet.data.person import Reading
     from scanet.device import peak_memory
-    from scanet.files import data_folder
     from scanet.plan import duration, size
 
     photographs: set[str] = set()
@@ -143,7 +142,7 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
         print(reading)
         photographs.update(person.image for person in reading.persons)
 
-    path = output or data_folder() / f"{dataset}-{resolution}.h5"
+    path = output or stores.default_path(dataset, resolution)
     start = time.perf_counter()
     report = stores.prepare(dataset, folder, path, resolution, on_read=tell)
     seconds = time.perf_counter() - start

@@ -65,9 +65,7 @@ def validation_person(run: Run, number: int) -> Picture:
 @lru_cache(maxsize=4)
 def _opened(folder: Path, data: str | None) -> Run:
     """A finished run as it lies on the disk; nothing is trained or drawn."""
-    record = results.load(folder)
-    if record is None:
-        raise UserError(f"{folder} holds no run any more: choose another one")
+    record = results.finished(folder)
     settings = replace(record.made_with, data=data)
     path = store_path(settings)
     store = Store(path) if path.exists() else None

@@ -43,7 +43,7 @@ LARGE = 2**25
 #: What a transparent pixel shows: grey, which the network's input has as zero.
 BACKGROUND = (128, 128, 128)
 
-#: A joint of less confidence counts as not found: its limbs are drawn faintly.
+#: A joint of less confidence counts as not found: its limbs are drawn faintly. Our choice.
 UNSURE = 0.2
 
 Box = tuple[float, float, float, float]
@@ -192,9 +192,7 @@ def load_model(where: Path | str | None = None, device: torch.device | None = No
     """
     path = WEIGHTS if where is None else Path(where)
     if path.is_dir():
-        record = results.load(path)
-        if record is None:
-            raise UserError(f"{path} holds no run.json: give the folder of a finished run, or a weights file")
+        record = results.finished(path)
         return Predictor(record.trained_model(), record.settings["input_size"], record.name, device)
     if not path.is_file():
         raise UserError(f"there are no weights {path}: give a file that `scanet export` wrote, or a run's folder")

@@ -173,7 +173,7 @@ def kept_squares(settings: Settings, learning: int, held_out: int, device: torch
     return (learning + held_out) * 3 * side**2 if fits(learning, side, device) else 0
 
 
-#: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces.
+#: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces. Our choice.
 ACTIVATIONS_SHARE = 0.7
 
 

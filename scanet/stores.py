@@ -19,17 +19,30 @@ _READERS: Mapping[str, Callable[[Path], Reading]] = {
 }
 
 
+def default_path(name: str, resolution: int) -> Path:
+    """Where the store of a data set of that name is, unless told otherwise."""
+    return data_folder() / f"{name}-{resolution}.h5"
+
+
 def store_path(settings: Settings) -> Path:
     """Where the settings' data is, or will be put, as a store."""
-    if settings.data is not None:
-        given = Path(settings.data).expanduser().resolve()
-        if given.suffix == ".h5":
-            return given
-        place = hashlib.sha256(str(given).encode()).hexdigest()[:8]
-        return data_folder() / f"{settings.dataset}-{settings.resolution}-{place}.h5"
-    if settings.dataset == "synthetic":
-        return data_folder() / f"{_synthetic_folder(settings).name}-{settings.resolution}.h5"
-    return data_folder() / f"{settings.dataset}-{settings.resolution}.h5"
+    if settings.data is None:
+        name = _synthetic_folder(settings).name if settings.dataset == "synthetic" else settings.dataset
+        return default_path(name, settings.resolution)
+    given = _given(settings.data)
+    if _is_store(given):
+        return given
+    place = hashlib.sha256(str(given).encode()).hexdigest()[:8]
+    return data_folder() / f"{settings.dataset}-{settings.resolution}-{place}.h5"
+
+
+def _given(data: str) -> Path:
+    return Path(data).expanduser().resolve()
+
+
+def _is_store(given: Path) -> bool:
+    """Whether what a user named is a store, and not a data set's folder."""
+    return given.suffix == ".h5"
 
 
 def _synthetic_folder(settings: Settings) -> Path:
@@ -69,8 +82,8 @@ def open_store(settings: Settings, *, progress: bool = True) -> Store:
         UserError: the preset's photographs are not on this machine, or a store holds another data set.
     """
     path = store_path(settings)
-    if settings.data is not None and path != Path(settings.data).expanduser().resolve():
-        prepare(settings.dataset, Path(settings.data).expanduser(), path, settings.resolution, progress=progress)
+    if settings.data is not None and not _is_store(_given(settings.data)):
+        prepare(settings.dataset, _given(settings.data), path, settings.resolution, progress=progress)
     elif settings.data is None and not path.exists():
         if settings.dataset != "synthetic":
             raise UserError(
@@ -100,10 +113,10 @@ def open_or_none(settings: Settings, *, progress: bool = True) -> Store | None:
 
 def filled(settings: Settings) -> Store | None:
     """The settings' store if it is there: nothing is drawn or prepared, but a named store has to be there."""
-    if settings.data is not None and not Path(settings.data).expanduser().exists():
+    if settings.data is not None and not _given(settings.data).exists():
         raise UserError(f"{settings.data} does not exist: give the data set's folder, or a store")
     path = store_path(settings)
-    named = settings.data is not None and settings.data.endswith(".h5")
+    named = settings.data is not None and _is_store(_given(settings.data))
     return _right_store(path, settings) if named or path.is_file() else None
 
 

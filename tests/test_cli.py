@@ -1,7 +1,6 @@
 """The `scanet` command as a user calls it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared import MPII as FILES
+from shared import needs_mpii
 
 from scanet import cli, export, results
 from scanet.config import ROWS, Network, resolve
@@ -117,10 +118,7 @@ def test_evaluate_scores_anybodys_file(
     assert "pytorch-pose: right if distance < threshold; Head: head-top; Mean: mean of the joints' rates" in printed
 
 
-MPII_FILES = Path(os.environ.get("SCANET_SHARED") or ROOT.parent / "shared" / "data") / "mpii"
-
-
-@pytest.mark.skipif(not MPII_FILES.is_dir(), reason="no MPII files: set SCANET_SHARED to the folder above mpii/")
+@needs_mpii
 @pytest.mark.parametrize(
     ("arguments", "plain", "official", "pooled", "areas"),
     [
@@ -134,7 +132,7 @@ def test_evaluate_prints_the_golden_numbers(
 ) -> None:  # fmt: skip
     """Published predictions for MPII's validation persons, in each convention."""
     name, *key = arguments
-    files = [str(MPII_FILES / name), *key, "--truth", str(MPII_FILES / "detections_our_format.mat")]
+    files = [str(FILES / name), *key, "--truth", str(FILES / "detections_our_format.mat")]
     assert call(monkeypatch, "evaluate", *files, "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     rows = scores["rows"]

@@ -1,6 +1,5 @@
 """From heat maps to the photograph: an oracle that puts out true targets must be read back, mirrored or not."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import pytest
 import torch
 from hrnet import read_json
 from PIL import Image
+from shared import MPII as FILES
+from shared import needs_mpii
 from torch import Tensor, nn
 
 from scanet.config import ROWS, Network, Tta
@@ -21,7 +22,6 @@ from scanet.inference import PYRAMID, interpolation, peaks, predict, predict_hea
 from scanet.model import SCANet, gumbel_difference
 from scanet.skeleton import MPII
 
-SHARED = Path(os.environ.get("SCANET_SHARED", Path(__file__).parents[2] / "shared" / "data")) / "mpii"
 SIZE, CELLS, SIGMA = 64, 16, 1.75
 CPU = torch.device("cpu")
 #: Centre and scale of five persons: small ones are stored as they are, large ones at fewer pixels.
@@ -196,11 +196,11 @@ def test_true_maps_are_read_back_without_bias(tta: Tta, largest: float, tmp_path
         assert np.abs(error.mean(axis=0)).max() < 0.01
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
+@needs_mpii
 @ROUND_TRIP
 def test_real_persons_are_read_back_without_bias(tta: Tta, largest: float, tmp_path: Path) -> None:
-    persons = read_json(SHARED / "test_mpii.json")
-    error = round_trip(at_all_phases(persons), SHARED / "images", tmp_path, tta)
+    persons = read_json(FILES / "test_mpii.json")
+    error = round_trip(at_all_phases(persons), FILES / "images", tmp_path, tta)
     assert np.abs(error).max() < largest
     if tta == "none":
         assert np.abs(error.mean(axis=0)).max() < 0.01

@@ -1,17 +1,16 @@
 """LSP and LSP Extended: the two layouts of joints.mat, boxes, splits, labels that cannot be right."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+from shared import LSPET as FILES
+from shared import needs_lspet
 
 from scanet.data import lsp
 from scanet.files import UserError
-
-SHARED = Path(os.environ.get("SCANET_SHARED", Path(__file__).parents[2] / "shared" / "data")) / "lspet"
 
 
 def made_up(n: int) -> np.ndarray:
@@ -109,9 +108,9 @@ def test_errors(tmp_path: Path) -> None:
         lsp.read_folder(tmp_path)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real LSP Extended is not here (SCANET_SHARED)")
+@needs_lspet
 def test_real_labels(tmp_path: Path) -> None:
-    (tmp_path / "joints.mat").symlink_to(SHARED / "joints.mat")
+    (tmp_path / "joints.mat").symlink_to(FILES / "joints.mat")
     (tmp_path / "images").mkdir()
     persons = lsp.read_folder(tmp_path).persons
     assert len(persons) == 10_000

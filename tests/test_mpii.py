@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -13,13 +12,14 @@ import numpy as np
 import pytest
 from hrnet import read_json
 from scipy.io import savemat
+from shared import MPII as FILES
+from shared import needs_mpii
 
 from scanet.data import mpii
 from scanet.data.person import Person, Reading, Skipped
 from scanet.files import UserError
 from scanet.stores import prepare
 
-SHARED = Path(os.environ.get("SCANET_SHARED", Path(__file__).parents[2] / "shared" / "data")) / "mpii"
 EMPTY = np.zeros((0, 0))
 
 
@@ -283,9 +283,9 @@ def test_validation_list() -> None:
     assert all(len(image) == 13 and image.endswith(".jpg") and image[:9].isdigit() for image, _ in listed)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
+@needs_mpii
 def test_validation_list_is_newells() -> None:
-    assert mpii.validation_list() == {(p.image, p.index) for p in mpii.read_h5(SHARED / "valid.h5", "valid")}
+    assert mpii.validation_list() == {(p.image, p.index) for p in mpii.read_h5(FILES / "valid.h5", "valid")}
 
 
 @pytest.fixture
@@ -469,14 +469,14 @@ def test_mat_of_something_else(tmp_path: Path) -> None:
         mpii.read_mat(tmp_path / "a.mat", set())
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
+@needs_mpii
 def test_real_persons_agree() -> None:
     """Five real persons: Newell's adjusted, truncated file and HRNet's raw one."""
-    listed = mpii.read_h5(SHARED / "valid.h5", "valid")
+    listed = mpii.read_h5(FILES / "valid.h5", "valid")
     assert len(listed) == 2958
     assert len({p.image for p in listed}) == 2729
     by_image = {p.image: p for p in listed}
-    persons = read_json(SHARED / "test_mpii.json")
+    persons = read_json(FILES / "test_mpii.json")
     assert len(persons) == 5
     for person in persons:
         other = by_image[person.image]
@@ -486,11 +486,11 @@ def test_real_persons_agree() -> None:
         np.testing.assert_array_equal(np.trunc(person.joints + 1) - 1, other.joints)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real MPII files are not here (SCANET_SHARED)")
+@needs_mpii
 def test_real_persons_in_the_official_nesting(tmp_path: Path) -> None:
     """The five again, from a .mat that holds HRNet's raw numbers: each its number of that image in Newell's file."""
-    raw = json.loads((SHARED / "test_mpii.json").read_text(encoding="utf-8"))
-    numbers = {p.image: p.index for p in mpii.read_h5(SHARED / "valid.h5", "valid")}
+    raw = json.loads((FILES / "test_mpii.json").read_text(encoding="utf-8"))
+    numbers = {p.image: p.index for p in mpii.read_h5(FILES / "valid.h5", "valid")}
     images = []
     for record in raw:
         points = [
@@ -503,8 +503,8 @@ def test_real_persons_in_the_official_nesting(tmp_path: Path) -> None:
     write_mat(tmp_path / mpii.MAT_NAME, images)
     listed = {(record["image"], numbers[record["image"]]) for record in raw}
     from_mat, _ = mpii.read_mat(tmp_path / mpii.MAT_NAME, listed)
-    from_json = read_json(SHARED / "test_mpii.json")
-    from_h5 = {(p.image, p.index): p for p in mpii.read_h5(SHARED / "valid.h5", "valid")}
+    from_json = read_json(FILES / "test_mpii.json")
+    from_h5 = {(p.image, p.index): p for p in mpii.read_h5(FILES / "valid.h5", "valid")}
     assert len(from_mat) == 5
     for a, b in zip(from_mat, from_json, strict=True):
         c = from_h5[a.image, a.index]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from fractions import Fraction as F
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from shared import MPII as DATA
+from shared import needs_mpii
 
 from scanet.files import UserError
 from scanet.pckh import CONVENTIONS, PCK, THRESHOLDS, Scores, torso_size
@@ -366,8 +367,6 @@ def test_truth_from_both_formats(tmp_path: Path) -> None:
 
 # ---- published numbers ----
 
-DATA = Path(os.environ.get("SCANET_SHARED") or Path(__file__).resolve().parents[2] / "shared" / "data") / "mpii"
-real = pytest.mark.skipif(not DATA.is_dir(), reason="no MPII files: set SCANET_SHARED to the folder above mpii/")
 
 #: head-top, "Head" of the official toolkit, the six groups, plain mean, weighted mean, AUC, AUC integrated.
 GOLDEN = {
@@ -380,7 +379,7 @@ FILES = {
 }
 
 
-@real
+@needs_mpii
 @pytest.mark.parametrize("name", FILES)
 def test_golden_numbers(name: str) -> None:
     truth = read_truth(DATA / "detections_our_format.mat")
@@ -395,7 +394,7 @@ def test_golden_numbers(name: str) -> None:
     assert official["Mean"] == hrnet["Mean"]
 
 
-@real
+@needs_mpii
 def test_newells_truth_is_the_same_but_for_fractions() -> None:
     exact, cut = read_truth(DATA / "detections_our_format.mat"), read_truth(DATA / "valid.h5")
     np.testing.assert_array_equal(np.isnan(exact.joints), np.isnan(cut.joints))

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,8 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from shared import LSPET as FILES
+from shared import needs_lspet
 
 from scanet import stores
 from scanet.data import lsp, store
@@ -23,8 +24,6 @@ from scanet.data.person import Person, Reading
 from scanet.data.store import MARGIN, Store, fill
 from scanet.files import UserError
 from scanet.skeleton import LSP, MPII
-
-SHARED = Path(os.environ.get("SCANET_SHARED", Path(__file__).parents[2] / "shared" / "data")) / "lspet"
 
 
 def person(image: str = "a.png", x: float = 100.0, y: float = 80.0, side: float = 60.0, index: int = 0) -> Person:
@@ -358,11 +357,11 @@ def test_other_version(folder: Path) -> None:
         Store(folder / "s.h5")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real LSP Extended is not here (SCANET_SHARED)")
+@needs_lspet
 def test_real_photographs(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    shutil.copy(SHARED / "joints.mat", tmp_path)
-    with zipfile.ZipFile(SHARED / "images-0.zip") as archive:
+    shutil.copy(FILES / "joints.mat", tmp_path)
+    with zipfile.ZipFile(FILES / "images-0.zip") as archive:
         names = sorted(n for n in archive.namelist() if n.endswith(".jpg"))[:20]
         for name in names:
             (tmp_path / "images" / Path(name).name).write_bytes(archive.read(name))

@@ -16,7 +16,7 @@ from scanet.data.heatmaps import draw_targets
 from scanet.data.store import Store
 from scanet.device import free_memory
 
-MEMORY_SHARE = 0.4  # of the device's free memory that stored squares may take
+MEMORY_SHARE = 0.4  # of the device's free memory that stored squares may take; the rest is the network's. Our choice
 PART = 512  # persons that are read at once into the device's memory
 
 
