@@ -441,27 +441,7 @@ def bench(
     if as_json:
         print(json.dumps(record, indent=2))
         return
-    print("\nImages a second")
-    if "processes" in record:
-        print(report.together(record).to_string(float_format="{:.2f}".format))
-        print(path)
-        return
-    print(report.rates(record).to_string(float_format="{:.2f}".format, na_rep=""))
-    print()
-    for what, line in report.targets(record).iterrows():
-        met = "met" if line["met"] else f"missed: {line['why']}"
-        print(f"{what}: {line['value']:.2f}, {line['target']}: {met}")
-    print("\nA training step of the first row, for one image")
-    table = report.roofline(record)
-    scaled = table.assign(flops=table["flops"] / 1e9, bytes=table["bytes"] / 1e6)
-    scaled[["limit", "seconds"]] *= 1000
-    scaled = scaled.rename(columns={"flops": "GFLOP", "bytes": "MB", "limit": "limit (ms)", "seconds": "seen (ms)"})
-    print(scaled.to_string(float_format="{:.2f}".format, na_rep=""))
-    rates = record["machine"]
-    matrix = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["matrix"].items() if rate)
-    print(f"limits measured: {matrix}, {rates['bandwidth'] / 1e9:.1f} GB/s")
-    print(f"load {record['load'][0]:.1f} before; time by the {record['clock']}'s clock")
-    print(path)
+    print(f"\n{report.text(record)}\n{path}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,12 @@ from scanet.data.store import Store
 from scanet.device import describe, peak_memory, pick_device
 from scanet.evaluation import pck, predictions_of, scores
 from scanet.files import UserError, alone, home
+from scanet.inference import Predictions
 from scanet.model import SCANet
 from scanet.plan import Plan, enough_memory, estimate, kept_squares
 from scanet.results import Record
 from scanet.skeleton import LSP
-from scanet.train import train, training_rows
+from scanet.train import Epoch, train, training_rows
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,35 @@ def _train(
         "key": key,
         "recipe": settings.row.recipe,
         "code": code,
+        **_learnt(settings, store, rows, learning, history, predictions),
+        "device": where,
+        "processes": processes.count(),
+        "peak_memory": peak_memory(device),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance,
+    }
+    if start is not None:
+        run["start"] = {"name": start.name, "key": start.run["key"]}
+    columns = {
+        "joints_none": predictions["none"].joints,
+        "truth": store.joints[rows],
+        "head_size": store.head_size[rows],
+        "row": rows,
+    }
+    results.write(folder, run, history, model, predictions["flip"], columns)
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+
+
+def _learnt(
+    settings: Settings, store: Store, rows: np.ndarray, learning: int, history: Sequence[Epoch],
+    predictions: Mapping[str, Predictions],
+) -> dict[str, Any]:  # fmt: skip
+    """What run.json says of the data, the network, the scores and the speed.
+
+    rows: of the validation persons; learning: the number of training persons.
+    """
+    joints = len(store.skeleton.joints)
+    found = {
         "data": {
             "dataset": store.dataset,
             "fingerprint": store.fingerprint,
@@ -205,27 +236,13 @@ def _train(
             "joints": joints,
             "parameters": cost.parameters(settings.network(joints)),
         },
-        "metrics": {tta: scores(found, store, rows).as_dict() for tta, found in predictions.items()},
-        "device": where,
-        "processes": processes.count(),
+        "metrics": {tta: scores(of, store, rows).as_dict() for tta, of in predictions.items()},
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history])),
-        "peak_memory": peak_memory(device),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **provenance,
     }
-    if start is not None:
-        run["start"] = {"name": start.name, "key": start.run["key"]}
     if store.skeleton is LSP:
-        run["pck"] = {tta: pck(found, store, rows).as_dict() for tta, found in predictions.items()}
-    columns = {
-        "joints_none": predictions["none"].joints,
-        "truth": store.joints[rows],
-        "head_size": store.head_size[rows],
-        "row": rows,
-    }
-    results.write(folder, run, history, model, predictions["flip"], columns)
-    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        found["pck"] = {tta: pck(of, store, rows).as_dict() for tta, of in predictions.items()}
+    return found
 
 
 def _other_checkpoints(own: Path) -> list[Path]:

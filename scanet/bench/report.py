@@ -25,6 +25,30 @@ def rates(record: Record) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")
 
 
+def text(record: Record) -> str:
+    """A record as the command line prints it."""
+    if "processes" in record:
+        return f"Images a second\n{_printed(together(record))}"
+    met = [
+        f"{what}: {line['value']:.2f}, {line['target']}: {'met' if line['met'] else 'missed: ' + line['why']}"
+        for what, line in targets(record).iterrows()
+    ]
+    machine = record["machine"]
+    matrix = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in machine["matrix"].items() if rate)
+    parts = [
+        f"Images a second\n{_printed(rates(record))}",
+        "\n".join(met),
+        f"A training step of the first row, for one image\n{_printed(stages(record))}\n"
+        f"limits measured: {matrix}, {machine['bandwidth'] / 1e9:.1f} GB/s\n"
+        f"load {record['load'][0]:.1f} before; time by the {record['clock']}'s clock",
+    ]
+    return "\n\n".join(parts)
+
+
+def _printed(table: pd.DataFrame) -> str:
+    return table.to_string(float_format="{:.2f}".format, na_rep="")
+
+
 def ratios(a: list[float], b: list[float]) -> float:
     """The median of the rounds' ratios a / b."""
     return median(x / y for x, y in zip(a, b, strict=True))
@@ -102,6 +126,20 @@ def roofline(record: Record) -> pd.DataFrame:
     frame = pd.DataFrame(record["stages"]).set_index("kind")
     frame["of the limit"] = frame["limit"] / frame["seconds"].where(frame["seconds"] > 0)
     return frame
+
+
+def stages(record: Record) -> pd.DataFrame:
+    """`roofline` in the units that people read: GFLOP, MB and milliseconds."""
+    table = roofline(record)
+    return pd.DataFrame(
+        {
+            "GFLOP": table["flops"] / 1e9,
+            "MB": table["bytes"] / 1e6,
+            "limit (ms)": 1000 * table["limit"],
+            "seen (ms)": 1000 * table["seconds"],
+            "limit / seen": table["of the limit"],
+        }
+    )
 
 
 def together(record: Record) -> pd.DataFrame:

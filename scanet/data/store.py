@@ -15,10 +15,11 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -89,13 +90,16 @@ def _fill(
     path: Path, persons: Sequence[Person], images: Path, dataset: str, resolution: int, header: str, progress: bool
 ) -> Report:
     """As `fill`; header: what the parts of an interrupted call must have in common with this one."""
-    names = list(dict.fromkeys(person.image for person in persons))
-    _check_photographs(sum(not (images / name).is_file() for name in names), len(names), images)
-    of_image: dict[str, list[int]] = {name: [] for name in names}
+    of_image: dict[str, list[int]] = {}
     for i, person in enumerate(persons):
-        of_image[person.image].append(i)
-    shards = [names[i : i + SHARD] for i in range(0, len(names), SHARD)]
+        of_image.setdefault(person.image, []).append(i)
+    names = list(of_image)
+    _check_photographs(sum(not (images / name).is_file() for name in names), len(names), images)
     partial = path.with_name(path.name + ".partial")
+    shards = {
+        partial / f"{number:06d}.npz": names[start : start + SHARD]
+        for number, start in enumerate(range(0, len(names), SHARD))
+    }
     sha1: dict[str, str] = {}
     skipped: list[tuple[str, str]] = []
     resumed = 0
@@ -109,8 +113,7 @@ def _fill(
             bar.update(len(of_image[name]))
             return cut
 
-        for number, shard in enumerate(shards):
-            file = partial / f"{number:06d}.npz"
+        for file, shard in shards.items():
             cuts = _load_shard(file, header)
             if cuts is None or any(cut.reason for cut in cuts):  # what could not be read is tried again
                 cuts = list(pool.map(work, shard))
@@ -122,23 +125,41 @@ def _fill(
             sha1.update((name, cut.sha1) for name, cut in zip(shard, cuts, strict=True))
             skipped += [(name, cut.reason) for name, cut in zip(shard, cuts, strict=True) if cut.reason]
     _check_photographs(len(skipped), len(names), images)
+    attributes = {"dataset": dataset, "resolution": resolution, "canvas": 2 * resolution, "header": header}
+    whole = partial / "store.h5"
+    stored, outside = _join(whole, persons, of_image, shards, sha1, skipped, attributes)
+    wait_for_disk(whole)
+    whole.replace(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    return Report(len(stored), skipped, resumed, [(stored[k].image, stored[k].index) for k in outside])
 
+
+def _join(
+    path: Path,
+    persons: Sequence[Person],
+    of_image: Mapping[str, Sequence[int]],
+    shards: Mapping[Path, Sequence[str]],
+    sha1: Mapping[str, str],
+    skipped: Sequence[tuple[str, str]],
+    attributes: Mapping[str, Any],
+) -> tuple[list[Person], list[int]]:
+    """Write the store from its parts. Returns the stored persons, and the rows of those outside their photograph.
+
+    of_image: each photograph's persons; shards: the photographs of each part; sha1: each photograph's.
+    """
     unread = {name for name, _ in skipped}
     kept = [i for i, person in enumerate(persons) if person.image not in unread]
     row = {i: k for k, i in enumerate(kept)}
     stored = [persons[i] for i in kept]
     fingerprint = _sha256(_annotations(stored), *(sha1[person.image].encode() for person in stored))[:16]
-    whole = partial / "store.h5"
-    with h5py.File(whole, "w") as store:
-        store.attrs.update(dataset=dataset, resolution=resolution, canvas=2 * resolution, version=VERSION)
-        store.attrs.update(fingerprint=fingerprint, header=header)
-        _write_annotations(store, stored, skipped, resolution)
+    with h5py.File(path, "w") as store:
+        store.attrs.update({**attributes, "version": VERSION, "fingerprint": fingerprint})
+        _write_annotations(store, stored, skipped, attributes["resolution"])
         jpegs = store.create_dataset("jpeg", len(stored), h5py.vlen_dtype(np.uint8))
         offset = np.zeros((len(stored), 2), np.int32)
         outside: list[int] = []
-        for number, shard in enumerate(shards):
-            file = partial / f"{number:06d}.npz"
-            again = _load_shard(file, header)
+        for file, shard in shards.items():
+            again = _load_shard(file, attributes["header"])
             if again is None:
                 raise UserError(f"{file} cannot be read back: check the disk, then repeat.")
             for name, cut in zip(shard, again, strict=True):
@@ -149,10 +170,7 @@ def _fill(
                         outside.append(row[i])
         store["offset"] = offset
         store["outside"] = np.array(outside, np.int32)
-    wait_for_disk(whole)
-    whole.replace(path)
-    shutil.rmtree(partial, ignore_errors=True)
-    return Report(len(stored), skipped, resumed, [(stored[k].image, stored[k].index) for k in outside])
+    return stored, outside
 
 
 @dataclass(frozen=True)
