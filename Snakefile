@@ -56,13 +56,11 @@ NOTEBOOKS = {
 }
 DRAWN = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
 DATA = ["data/.{preset}-ready"] if preset in DRAWN else []
-# choices takes hours; only drawn people have stress's dials; budget is about runs of several lengths; the networks of
-# lspet-small's kept records are not at hand to measure scales with
+# choices takes hours; only drawn people have stress's dials; budget is about runs of several lengths
 ONLY = {
     "choices": ["synthetic"],
     "stress": DRAWN,
     "budget": ["lspet-small", "lspet"],
-    "scales": [name for name in PRESETS if name != "lspet-small"],
 }
 SHOWN = [name for name in NOTEBOOKS if preset in ONLY.get(name, PRESETS)]
 SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]

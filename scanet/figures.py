@@ -207,7 +207,8 @@ def map_grid(
 def _missing(what: str) -> Figure:
     """In the place of pictures: why there are none."""
     figure = plt.figure(figsize=(WIDTH, 0.5))
-    figure.text(0.5, 0.5, f"no pictures: {what} are not on this machine", ha="center", va="center")
+    why = f"no pictures: {what} are not on this machine, or nobody can be ranked"
+    figure.text(0.5, 0.5, why, ha="center", va="center")
     return figure
 
 
