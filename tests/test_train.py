@@ -269,7 +269,8 @@ def first_losses(module: str, store: Store, folder: Path, name: str, **changes: 
 
 def test_hard_mining_is_what_sets_all_apart(store: Store, tmp_path: Path) -> None:
     plain = first_losses("BDMP+SCA", store, tmp_path, "plain")
-    assert first_losses("ALL", store, tmp_path, "all joints", top_k=16) == plain
+    # Joints sorted by their error add up in another order.
+    assert first_losses("ALL", store, tmp_path, "all joints", top_k=16) == pytest.approx(plain, rel=1e-6)
     assert first_losses("ALL", store, tmp_path, "hard", top_k=8) > plain
     assert first_losses("BDMP+SCA", store, tmp_path, "not mined", top_k=8) == plain
 
