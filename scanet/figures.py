@@ -576,7 +576,8 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
 
     table: index (comparison, source), from top to bottom, the source being "printed" or a preset; columns value, half
     (of the interval; NaN for none) and seeds. With one seed the interval is that of the persons alone: thin and open.
-    What is further from zero than `far`, by default `FAR`, stands as a number at the edge.
+    What is further from zero than `far`, by default `FAR`, stands as a number at the edge. Intervals that reach much
+    further, as those of two seeds do, are cut there.
     """
     far = FAR if far is None else far
     names, sources = (list(table.index.unique(level)) for level in (0, 1))
@@ -609,6 +610,8 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
                     rows["value"][some], y[some], xerr=rows["half"][some], fmt="o", color=colour, label=label,
                     elinewidth=width, markersize=5, markerfacecolor=face,
                 )  # fmt: skip
+    low, high = ax.get_xlim()
+    ax.set_xlim(max(low, -1.25 * far), min(high, 1.25 * far))
     ax.set(xlabel="difference of mean PCKh@0.5 (points)", yticks=-np.arange(len(names)), yticklabels=names)
     ax.set_ylim(-len(names) + 0.4, 0.6)
     ax.grid(visible=False, axis="y")

@@ -523,12 +523,12 @@ def outcome(differences: pd.DataFrame) -> str:
 
 
 def reach(differences: pd.DataFrame) -> str:
-    """What the runs of several seeds can tell of Table 2, in a sentence for each preset; empty if there are none.
+    """What differences of three seeds or more can tell of Table 2, in a sentence for each preset; empty without any.
 
     differences: `scanet.claims.table2_differences`.
     """
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
-    several = differences[differences["seeds"] > 1]
+    several = differences[differences["seeds"] > 2]
     return " ".join(
         f"On `{preset}` ({_seeds(of['seeds'])} a row, corrected for the number of comparisons) an interval reaches "
         f"{of['half'].median():.1f} points to each side in the median and {of['half'].min():.1f} at the least; the "

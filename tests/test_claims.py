@@ -645,10 +645,15 @@ def test_what_is_decided_is_listed_with_its_interval_and_its_place() -> None:
 
 def test_a_sentence_compares_the_intervals_with_the_papers_steps() -> None:
     index = pd.MultiIndex.from_tuples([("A", "printed"), ("A", "x"), ("B", "x"), ("C", "x"), ("A", "y")])
-    columns = {"value": [-0.8, 1, 2, 3, 4], "half": [math.nan, 2, 4, 9, 1], "seeds": [math.nan, 3, 4, 3, 1]}
+    columns = {"value": [-0.8, 1, 2, 3, 4], "half": [math.nan, 2, 4, 9, 1], "seeds": [math.nan, 3, 4, 3, 2]}
     differences = pd.DataFrame(columns, index=index.set_names(["Comparison", "Source"]))
     sentence = tables.reach(differences)
-    assert sentence.count("On `") == 1  # nothing of y, which has one seed
+    assert sentence.count("On `") == 1  # nothing of y: an interval of two seeds tells nothing
+    ax = figures.differences(
+        differences.assign(half=[math.nan, 2, 400, 9, 1]).rename(index={"x": "quick", "y": "lspet"})
+    )
+    assert ax.get_xlim()[1] <= 1.25 * figures.FAR
+    plt.close("all")
     assert "On `x` (3 to 4 seeds a row" in sentence
     assert "an interval reaches 4.0 points to each side in the median and 2.0 at the least; the largest" in sentence
     assert sentence.endswith("prints is 0.80.")
