@@ -19,8 +19,8 @@ from scanet.skeleton import SKELETONS
 
 #: PN's pyramid at testing: factors on the person's box.
 PYRAMID = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
-#: Points of the frame in which the pyramid's maps are averaged, for each cell of the plain crop. PN averages in the
-#: photograph's own pixels: so many are the network's input's, and finer than what a cell can tell.
+#: Points of the frame in which the pyramid's maps are averaged, for each cell of the plain crop: the pixels of its
+#: input. PN takes the photograph's own.
 FINE = 4
 
 

@@ -135,9 +135,9 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
             images_per_second = speed(processes.gather(steps)[0])  # every process has to take as many
             testing(2, "none")  # as the first step
             count = int(np.clip(1 / testing(2, "none"), 2, 32))  # of one pass, a second or a batch
-            if device.type == "cuda":  # which looks for the best kernels when it meets a new shape
-                testing(count, "none")
-                testing(count, "six-scale")
+            if device.type == "cuda":  # which loads the kernels of a shape when it meets it
+                for tta in get_args(Tta):
+                    testing(count, tta)
             times = {tta: testing(count, tta) for tta in get_args(Tta)}
         weights = sum(values.nbytes for values in run.model.state_dict().values())
     guess = round(sum(persons.values()) * (2 * settings.resolution) ** 2 * BYTES[settings.dataset])

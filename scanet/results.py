@@ -522,9 +522,8 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", "scanet/results.py"
-        )  # an environment may lie in another project's checkout
+        # Is the package in it? An environment may lie in another project's checkout.
+        git("ls-files", "--error-unmatch", "scanet/results.py")
         changes = git("status", "--porcelain", "--", "scanet/*.py", "scanet/*.txt")
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):

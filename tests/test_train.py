@@ -457,6 +457,7 @@ def test_a_person_looks_the_same_in_any_batch(store: Store, draw: Augmentation) 
         torch.testing.assert_close(batch.heatmaps, one.heatmaps[batch.index])
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's queue")
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_batch_does_not_wait_for_the_gpu(store: Store, draw: Augmentation, cached: bool) -> None:
@@ -470,6 +471,7 @@ def test_a_batch_does_not_wait_for_the_gpu(store: Store, draw: Augmentation, cac
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's queue")
 @pytest.mark.parametrize("module", ["SSA", "ALL"])
 def test_a_step_does_not_wait_for_the_gpu(store: Store, module: str, monkeypatch: pytest.MonkeyPatch) -> None:

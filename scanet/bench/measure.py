@@ -32,7 +32,7 @@ from scanet.train import Progress, Training, begin, build, optimizer_of, train_e
 
 #: Seconds that one timing takes at least, but for a single step that takes longer.
 SHORTEST = 0.5
-#: Steps of a timing on a GPU, at most: about a second, which a batch at a time would not fill.
+#: Steps of a timing on a GPU, at most: our choice, so that its queue is filled and the persons are few.
 CUDA_STEPS = 32
 #: PCKh's target is for MPII's validation set.
 PERSONS = 2958

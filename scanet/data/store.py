@@ -33,7 +33,7 @@ from scanet.skeleton import SKELETONS, Skeleton
 #: Stored side over the person's box: a crop of 1.4 boxes, rotated by any angle, needs 1.4 * sqrt(2) = 1.98.
 MARGIN = 2.0
 VERSION = 1
-QUALITY = 92  # of the JPEGs that training reads: our choice, near the photographs' own
+QUALITY = 92  # of the JPEGs that training reads: our choice
 #: Photographs that an interruption costs at most.
 SHARD = 200
 
