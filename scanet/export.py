@@ -11,7 +11,7 @@ from scanet.files import UserError, whole_file
 from scanet.pckh import CONVENTION
 from scanet.photo import WEIGHTS
 
-#: Points of mean PCKh that half precision may cost: our choice, to refuse a broken file. A card says what it did cost.
+#: Points of mean PCKh that half precision may cost: our choice, to refuse a broken file. A card says what it cost.
 TOLERANCE = 2.0
 
 
