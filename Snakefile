@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from scanet.config import EPHEMERAL, PRESETS, ROWS
-from scanet.pages import publish
+from scanet.report.pages import publish
 
 preset, number = config.get("preset", "quick"), config.get("seeds", 1)
 if unknown := [name for name in config if name not in ("preset", "seeds")]:

@@ -43,8 +43,9 @@ def info(joints: Annotated[int, typer.Option(help="16 for MPII, 14 for LSP.")] =
 
     Example: scanet info
     """
-    from scanet import cost, tables
+    from scanet import cost
     from scanet.device import describe, pick_device
+    from scanet.report import tables
     from scanet.skeleton import SKELETONS
 
     if joints not in SKELETONS:
@@ -99,13 +100,13 @@ def prepare_synthetic(
 
     Example: scanet prepare synthetic
     """
-    from scanet import stores
+    from scanet.data import prepare
 
     settings = resolve(preset=preset)
     if settings.dataset != "synthetic":
         names = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
         raise UserError(f"preset {preset!r} has no synthetic data: choose one of {', '.join(names)}")
-    store = stores.open_store(settings)
+    store = prepare.open_store(settings)
     print(f"{len(store)} persons in {store.path}")
 
 
@@ -131,7 +132,7 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
 
     import torch
 
-    from scanet import stores
+    from scanet.data import prepare
     from scanet.data.person import Reading
     from scanet.device import peak_memory
     from scanet.plan import duration, size
@@ -142,9 +143,9 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
         print(reading)
         photographs.update(person.image for person in reading.persons)
 
-    path = output or stores.default_path(dataset, resolution)
+    path = output or prepare.default_path(dataset, resolution)
     start = time.perf_counter()
-    report = stores.prepare(dataset, folder, path, resolution, on_read=tell)
+    report = prepare.prepare(dataset, folder, path, resolution, on_read=tell)
     seconds = time.perf_counter() - start
     again = f" ({report.resumed} of them from before)" if report.resumed else ""
     outside = f", {len(report.outside)} persons outside their photograph" if report.outside else ""
@@ -174,7 +175,8 @@ def train(
 
     On several GPUs: accelerate launch --multi_gpu -m scanet.cli train SSA --preset paper
     """
-    from scanet import processes, runs, tables
+    from scanet import processes, runs
+    from scanet.report import tables
 
     settings = _settings(module, final, given, preset=preset, seed=seed, data=data, tta=tta)
     made = runs.final(settings) if final else [runs.run_or_load(settings)]
@@ -254,8 +256,9 @@ def evaluate(
 
     Example: scanet evaluate predictions.h5 --truth valid.h5
     """
-    from scanet import evaluation, tables
+    from scanet import evaluation
     from scanet.pckh import CONVENTIONS
+    from scanet.report import tables
 
     if not what.exists():
         raise UserError(f"{what}: there is no such file or folder: check the path")
@@ -293,7 +296,8 @@ def compare(
 
     Example: scanet compare SSA MSFI --preset synthetic
     """
-    from scanet import results, statistics
+    from scanet import results
+    from scanet.report import statistics
 
     wanted = [resolve(module=name, preset=preset, tta=tta) for name in (row, over)]
     ours, theirs = (results.seeds(settings) for settings in wanted)

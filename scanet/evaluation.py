@@ -8,6 +8,7 @@ from tqdm import tqdm
 from scanet import results, submission
 from scanet.config import Tta
 from scanet.data.loader import Persons
+from scanet.data.prepare import check_resolution
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
 from scanet.files import UserError
@@ -17,7 +18,6 @@ from scanet.pckh import PCK, Scores, torso_size
 from scanet.predictions import read_predictions, read_truth
 from scanet.results import Record
 from scanet.skeleton import MPII, SKELETONS
-from scanet.stores import check_resolution
 
 
 def predictions_of(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:

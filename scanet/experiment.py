@@ -1,7 +1,7 @@
 """What the notebooks call, in one place: their parameters checked, then runs, measurements and examples.
 
 Beside `parameters`, `measurement_parameters` and `table_parameters` these are names of `scanet.runs`,
-`scanet.measurements` and `scanet.examples`.
+`scanet.measure.finished` and `scanet.report.examples`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,15 @@ from dataclasses import fields
 from typing import Any
 
 from scanet.config import Settings, refuse_unknown, refuse_unused, resolve, resolve_dials, with_module
-from scanet.examples import examples, leg_to_head, normalised_errors, with_and_without_noise
 from scanet.files import UserError
-from scanet.measurements import (
+from scanet.measure.finished import (
     measure_attention,
     measure_gates,
     measure_gradients,
     measure_scales,
     measure_temperature,
 )
+from scanet.report.examples import examples, leg_to_head, normalised_errors, with_and_without_noise
 from scanet.runs import final, run_or_load, trained_at
 
 __all__ = [

@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-from scanet import card, results, stores
+from scanet import results
+from scanet.data import prepare
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import predictions_of, scores
 from scanet.files import UserError, whole_file
 from scanet.pckh import CONVENTION
 from scanet.photo import WEIGHTS
+from scanet.report import card
 
 #: Points of mean PCKh that half precision may cost: our choice, to refuse a broken file. A card says what it cost.
 TOLERANCE = 2.0
@@ -28,7 +30,7 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
     readme = output.with_name("README.md")
     if readme.exists() and not readme.read_text(encoding="utf-8").startswith(card.TITLE):
         raise UserError(f"{readme} is no model card, and would be lost: give --output in a folder of its own")
-    store = stores.open_store(replace(record.made_with, data=data), progress=progress)
+    store = prepare.open_store(replace(record.made_with, data=data), progress=progress)
     if store.fingerprint != record.run["data"]["fingerprint"]:
         raise UserError(f"{store.path} holds other data than {record.name} was made from: give those with --data")
     rows, device, size = record.predictions()["row"], pick_device(), record.settings["input_size"]

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from scanet import cost, processes, results, stores
+from scanet import cost, processes, results
 from scanet.config import EPHEMERAL, Settings, Tta, final_stages
+from scanet.data import prepare
 from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.device import describe, peak_memory, pick_device
@@ -70,7 +71,7 @@ def run_or_load(
     folder = results.folder_of(settings, experiment, start)
     with processes.first_goes_first():
         record = results.load(folder)
-        found = stores.open_store if record is None else stores.open_or_none
+        found = prepare.open_store if record is None else prepare.open_or_none
         store = found(settings, progress=progress)
     notice = record.outdated(settings, store.fingerprint if store else None, start) if record is not None else ""
     if record is not None and notice and settings.preset not in EPHEMERAL:
@@ -79,7 +80,7 @@ def run_or_load(
             store = None  # its rows are other persons
     elif record is None or notice:
         if store is None:  # only a record can do without one: say what is the matter with it
-            store = stores.open_store(settings, progress=progress)
+            store = prepare.open_store(settings, progress=progress)
         if notice and processes.rank() == 0:
             print(f"{folder.name} ({settings.preset}) is trained again: {notice}.", file=sys.stderr)
         notice = ""
@@ -107,7 +108,7 @@ def final(settings: Settings, *, progress: bool = True) -> tuple[Run, Run]:
     if settings.preset == "paper" and results.load(results.folder_of(first, "final")) is None:
         processes.join(pick_device())
         with processes.first_goes_first():
-            stores.open_store(first, progress=progress)  # without data there is nothing to plan
+            prepare.open_store(first, progress=progress)  # without data there is nothing to plan
         _print_plan(stages)
     trained = run_or_load(first, "final", progress=progress)
     return trained, run_or_load(second, "final", start=trained.record, progress=progress)
@@ -125,7 +126,7 @@ def trained_at(settings: Settings, *, progress: bool = True) -> list[Run]:
 
 def plan(stages: Sequence[Settings]) -> Plan:
     """What these trainings need on this machine, from a few steps on their data or, without it, on drawn persons."""
-    return estimate(stages, stores.filled(stages[0]))
+    return estimate(stages, prepare.filled(stages[0]))
 
 
 def _print_plan(stages: Sequence[Settings]) -> None:

@@ -13,14 +13,14 @@ CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 with install_import_hook("scanet", CHECKER):
     import scanet.bench.run
-    import scanet.claims
     import scanet.experiment
     import scanet.export
-    import scanet.figures
     import scanet.photo
     import scanet.predictions
-    import scanet.tables
-    import scanet.views
+    import scanet.report.claims
+    import scanet.report.figures
+    import scanet.report.tables
+    import scanet.report.views
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from scanet import cost
 from scanet.bench import machine, measure, plain, report
 from scanet.config import ROWS, Network, Settings, resolve
 from scanet.data.loader import Persons
+from scanet.data.prepare import open_store
 from scanet.data.store import Store
 from scanet.data.transforms import draw_augmentation
 from scanet.files import UserError
 from scanet.inference import predict
 from scanet.losses import heatmap_loss
 from scanet.model import SCANet, gumbel_difference
-from scanet.stores import open_store
 from scanet.train import build
 
 CPU = torch.device("cpu")

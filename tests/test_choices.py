@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import choices, figures, results, runs
-from scanet.choices import CHOICES, FINDINGS, Choices, label, on_row, rows_of, specifications
+from scanet import results, runs
 from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.files import UserError
+from scanet.measure import choices
+from scanet.measure.choices import CHOICES, FINDINGS, Choices, label, on_row, rows_of, specifications
 from scanet.model import SCANet
+from scanet.report import figures
 from scanet.train import build
 
 pytestmark = pytest.mark.usefixtures("at_home")

@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.special import ndtri
 
-from scanet import claims, figures, results, statistics, tables
-from scanet.claims import Claim, Held
+from scanet import results
 from scanet.config import EPHEMERAL, ROWS, resolve
 from scanet.files import UserError, write_json
 from scanet.pckh import PCK
+from scanet.report import claims, figures, statistics, tables
+from scanet.report.claims import Claim, Held
+from scanet.report.statistics import Estimate, holm, pckh
 from scanet.results import Record
 from scanet.skeleton import MPII
-from scanet.statistics import Estimate, holm, pckh
 
 ROOT = Path(__file__).parents[1]
 PERSONS, JOINTS = 60, 14

@@ -17,8 +17,8 @@ from shared import needs_mpii
 from scanet import cli, export, results
 from scanet.config import ROWS, Network, resolve
 from scanet.cost import flops
+from scanet.report.statistics import row_difference
 from scanet.skeleton import LSP
-from scanet.statistics import row_difference
 
 ROOT = Path(__file__).parents[1]
 

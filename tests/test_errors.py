@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanet import errors, figures, results, tables
+from scanet import errors, results
 from scanet.config import ROWS
 from scanet.errors import ANOTHER, ELSEWHERE, KINDS, LIMB, MIRRORED, NEAR, RIGHT
 from scanet.files import UserError
 from scanet.pckh import PCK
+from scanet.report import figures, tables
 from scanet.skeleton import LSP, SKELETONS, Skeleton
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from scanet import explore, results
+from scanet import results
 from scanet.config import resolve
-from scanet.explore import Explorer
 from scanet.files import UserError
+from scanet.report import explore
+from scanet.report.explore import Explorer
+from scanet.report.views import Picture, State, look
 from scanet.runs import Run, run_or_load
-from scanet.views import Picture, State, look
 
 pytestmark = pytest.mark.usefixtures("at_home")
 

@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import figures, gates, tables
 from scanet.config import resolve
 from scanet.data.loader import Persons
 from scanet.evaluation import scores
 from scanet.experiment import run_or_load
-from scanet.gates import ANOTHER, MEAN, OWN
 from scanet.inference import predict
-from scanet.measurements import measure_gates
+from scanet.measure import gates
+from scanet.measure.finished import measure_gates
+from scanet.measure.gates import ANOTHER, MEAN, OWN
+from scanet.report import figures, tables
 from scanet.runs import Run
 
 pytestmark = pytest.mark.usefixtures("at_home")

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import figures, gradients, tables
 from scanet.config import Settings, resolve
 from scanet.data.loader import Batch
-from scanet.gradients import Dials, heatmap_norms, measure, ratios, same_start
+from scanet.data.prepare import open_store
 from scanet.losses import heatmap_loss
+from scanet.measure import gradients
+from scanet.measure.gradients import Dials, heatmap_norms, measure, ratios, same_start
 from scanet.model import gumbel_difference
-from scanet.stores import open_store
+from scanet.report import figures, tables
 from scanet.train import build
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanet import maps
+from scanet.measure import maps
 from scanet.model import gumbel_difference
 from scanet.model.spatial_attention import sharpen
 

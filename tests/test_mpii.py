@@ -17,8 +17,8 @@ from shared import needs_mpii
 
 from scanet.data import mpii
 from scanet.data.person import Person, Reading, Skipped
+from scanet.data.prepare import prepare
 from scanet.files import UserError
-from scanet.stores import prepare
 
 EMPTY = np.zeros((0, 0))
 

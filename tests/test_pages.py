@@ -15,7 +15,7 @@ from sphinx.errors import ExtensionError
 
 from scanet import results
 from scanet.config import EPHEMERAL
-from scanet.pages import joined, publish, slim
+from scanet.report.pages import joined, publish, slim
 
 ROOT = Path(__file__).parents[1]
 

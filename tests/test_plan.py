@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from scanet import cli, cost, plan, runs, stores
+from scanet import cli, cost, plan, runs
 from scanet.config import Settings, final_stages, resolve
+from scanet.data import prepare
 from scanet.data.loader import Persons, fits
 from scanet.data.store import Store
 from scanet.device import fast_bf16
@@ -30,7 +31,7 @@ def at_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def store(project: Path) -> Store:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCANET_HOME", str(project))
-        return stores.open_store(resolve(preset="tiny"), progress=False)
+        return prepare.open_store(resolve(preset="tiny"), progress=False)
 
 
 def paper_like(**changes: object) -> Settings:
@@ -140,7 +141,7 @@ def test_paper_is_planned_before_it_is_trained(
     """A row alone; the final model's stages together, once."""
     planned: list[list[str]] = []
     monkeypatch.setattr(runs, "plan", lambda stages: planned.append([s.module for s in stages]))
-    monkeypatch.setattr(stores, "open_store", lambda *_, **__: store)
+    monkeypatch.setattr(prepare, "open_store", lambda *_, **__: store)
     settings = paper_like(epochs=1, finetune_epochs=1, limit=8, module="SSA")
     runs.run_or_load(settings, progress=False)
     assert planned == [["SSA"]]

@@ -21,18 +21,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scanet import card, cost, figures, files, results, runs, stores, tables
+from scanet import cost, files, results, runs
 from scanet.config import PRESETS, ROWS, Settings, resolve
+from scanet.data import prepare
 from scanet.data.store import Store
 from scanet.evaluation import align, evaluate, predictions_of
-from scanet.examples import examples
 from scanet.files import UserError
 from scanet.inference import Predictions
 from scanet.model import SCANet
+from scanet.report import card, figures, tables
+from scanet.report.examples import examples
+from scanet.report.statistics import row_difference, row_mean
 from scanet.results import Record
 from scanet.runs import Run, run_or_load
 from scanet.skeleton import LSP, MPII
-from scanet.statistics import row_difference, row_mean
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
@@ -233,7 +235,7 @@ def test_align_matches_joints_by_name() -> None:
 
 
 def test_evaluate_agrees_with_the_record(run: Run) -> None:
-    store = stores.store_path(run.settings)
+    store = prepare.store_path(run.settings)
     recorded, about = evaluate(run.record.folder, None, "none")
     measured, _ = evaluate(run.record.folder, store, "none", progress=False)
     assert "tiny/ablation/SSA-s0" in about
@@ -244,7 +246,7 @@ def test_evaluate_agrees_with_the_record(run: Run) -> None:
 
 def test_evaluate_refuses_a_store_of_another_resolution(run: Run, tmp_path: Path) -> None:
     raw = next(files.data_folder().glob("synthetic*c0.5"))
-    stores.prepare("mpii", raw, tmp_path / "coarse.h5", 40, progress=False)
+    prepare.prepare("mpii", raw, tmp_path / "coarse.h5", 40, progress=False)
     with pytest.raises(UserError, match=r"coarse\.h5 holds boxes of 40 pixels, and an input_size of 64 takes 80"):
         evaluate(run.record.folder, tmp_path / "coarse.h5", "none", progress=False)
 
@@ -270,7 +272,7 @@ def test_missing_photographs_are_named(tmp_path: Path) -> None:
         run_or_load(resolve(preset="lspet-small"), progress=False)
     with pytest.raises(UserError, match="there is no folder"):
         run_or_load(resolve(preset="lspet-small", data=str(tmp_path / "none")), progress=False)
-    tiny = stores.store_path(resolve(preset="tiny"))
+    tiny = prepare.store_path(resolve(preset="tiny"))
     with pytest.raises(UserError, match="holds synthetic, but preset 'lspet-small' is for lspet"):
         run_or_load(resolve(preset="lspet-small", data=str(tiny)), progress=False)
 
@@ -456,7 +458,7 @@ def test_a_store_that_cannot_be_read_is_named(
     def broken(*_: object, **__: object) -> None:
         raise UserError("the store is broken")
 
-    monkeypatch.setattr(stores, "open_store", broken)
+    monkeypatch.setattr(prepare, "open_store", broken)
     with pytest.raises(UserError, match="the store is broken"):  # it is there, and not merely absent
         run_or_load(run.settings, progress=False)
     raise_recipes()
@@ -672,7 +674,7 @@ def test_a_run_on_the_validation_persons_is_no_validation_result() -> None:
     with pytest.raises(UserError, match="was trained on its validation persons"):
         tables.table2([seen.record])
     assert "trained on these persons" in evaluate(seen.record.folder, None, "flip")[1]
-    store = stores.store_path(settings)
+    store = prepare.store_path(settings)
     assert "trained on these persons" in evaluate(seen.record.folder, store, "none", progress=False)[1]
 
 
@@ -761,7 +763,7 @@ def test_a_record_that_another_process_has_just_written_is_taken(
         shutil.copytree(aside, folder)
         return open_store(*given, **named)
 
-    open_store = stores.open_store
-    monkeypatch.setattr(stores, "open_store", open_slowly)
+    open_store = prepare.open_store
+    monkeypatch.setattr(prepare, "open_store", open_slowly)
     monkeypatch.setattr(runs, "_train", lambda *_, **__: pytest.fail("trained again"))
     assert run_or_load(settings, progress=False).record.name == "tiny/ablation/Baseline-s6"

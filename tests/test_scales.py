@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import figures, scales, tables
 from scanet.config import resolve
 from scanet.data.loader import Persons
 from scanet.experiment import run_or_load
 from scanet.inference import predict
-from scanet.measurements import measure_scales
+from scanet.measure import scales
+from scanet.measure.finished import measure_scales
 from scanet.pckh import PCK
+from scanet.report import figures, tables
 from scanet.runs import Run
 
 pytestmark = pytest.mark.usefixtures("at_home")

@@ -18,8 +18,7 @@ from PIL import Image
 from shared import LSPET as FILES
 from shared import needs_lspet
 
-from scanet import stores
-from scanet.data import lsp, store
+from scanet.data import lsp, prepare, store
 from scanet.data.person import Person, Reading
 from scanet.data.store import MARGIN, Store, fill
 from scanet.files import UserError
@@ -100,8 +99,8 @@ def test_persons_outside_their_photographs_are_listed(tmp_path: Path, capsys: py
         assert report.skipped == [("missing.png", "the file is missing")]
     reading = Reading(people, tmp_path / "images", [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(stores._READERS, "mpii", lambda _: reading)
-        stores.prepare("mpii", tmp_path, tmp_path / "s.h5", 50, progress=False)
+        patch.setitem(prepare._READERS, "mpii", lambda _: reading)
+        prepare.prepare("mpii", tmp_path, tmp_path / "s.h5", 50, progress=False)
     told = capsys.readouterr().err
     assert "person 4 of a.png is annotated outside the photograph: kept, all black" in told
     assert "skipped missing.png: the file is missing" in told

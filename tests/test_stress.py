@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scanet import figures, results, stress
+from scanet import results
 from scanet.config import resolve
+from scanet.data.prepare import drawn_for_testing, open_store
 from scanet.evaluation import evaluate
 from scanet.files import UserError, data_folder
+from scanet.measure import stress
+from scanet.measure.stress import Stress
+from scanet.report import figures
 from scanet.runs import run_or_load
-from scanet.stores import drawn_for_testing, open_store
-from scanet.stress import Stress
 
 pytestmark = pytest.mark.usefixtures("at_home")
 

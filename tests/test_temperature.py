@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from scanet import figures, results, tables, temperature
-from scanet.examples import examples, leg_to_head, normalised_errors, with_and_without_noise
-from scanet.measurements import measure_attention, measure_temperature
+from scanet import results
+from scanet.measure import temperature
+from scanet.measure.finished import measure_attention, measure_temperature
+from scanet.measure.temperature import Dials
 from scanet.model import gumbel_difference
+from scanet.report import figures, tables
+from scanet.report.examples import examples, leg_to_head, normalised_errors, with_and_without_noise
 from scanet.runs import Run, run_or_load, trained_at
-from scanet.temperature import Dials
 
 pytestmark = pytest.mark.usefixtures("at_home")
 

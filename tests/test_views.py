@@ -8,14 +8,14 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from scanet import figures
 from scanet.config import ROWS, Network
 from scanet.files import UserError
 from scanet.inference import varied
 from scanet.model import SCANet
 from scanet.model.spatial_attention import sharpen
+from scanet.report import figures
+from scanet.report.views import Picture, State, look, photograph
 from scanet.skeleton import MPII
-from scanet.views import Picture, State, look, photograph
 
 
 def network(module: str, **options: float) -> SCANet:

@@ -12,8 +12,8 @@ import torch
 from scanet import processes, results
 from scanet.bench import machine, measure, scaling
 from scanet.config import Settings
+from scanet.data.prepare import open_store
 from scanet.files import UserError, results_folder, write_json
-from scanet.stores import open_store
 
 #: Persons whom a benchmark draws where it is given no store.
 PERSONS = 64

@@ -9,7 +9,7 @@ import pytest
 
 from scanet import results
 from scanet.files import UserError
-from scanet.measurements import measure_or_load
+from scanet.measure.finished import measure_or_load
 from scanet.runs import Run
 
 pytestmark = pytest.mark.usefixtures("at_home")

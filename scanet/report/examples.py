@@ -8,7 +8,7 @@ from scanet.data.loader import Persons
 from scanet.data.transforms import GREY, to_input
 from scanet.inference import varied
 from scanet.model import gumbel_difference
-from scanet.pictures import PICTURE, Example
+from scanet.report.pictures import PICTURE, Example
 from scanet.runs import Run
 
 

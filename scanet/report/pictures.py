@@ -1,5 +1,6 @@
-"""What figures show of a person: picture, joints, heat maps and attention, as arrays. Made by `scanet.examples` and
-`scanet.views`.
+"""What figures show of a person: picture, joints, heat maps and attention, as arrays.
+
+`scanet.report.examples` and `scanet.report.views` make them.
 """
 
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 from pathlib import Path
 from textwrap import fill
 
-from scanet import tables
 from scanet.pckh import CONVENTION, Scores
+from scanet.report import tables
 from scanet.results import Record
 
 #: The first line of every card, by which an older one is known.

@@ -16,14 +16,14 @@ import pandas as pd
 from scanet import results
 from scanet.config import ROWS, USES, Row, Settings, with_module
 from scanet.data.loader import Persons
+from scanet.data.prepare import open_or_none
 from scanet.device import pick_device
 from scanet.evaluation import scores
 from scanet.files import UserError
 from scanet.inference import predict, varied
-from scanet.measurements import measure_or_load
+from scanet.measure.finished import measure_or_load
 from scanet.pckh import CONVENTION, CONVENTIONS
 from scanet.runs import Run, run_or_load
-from scanet.stores import open_or_none
 
 
 @dataclass(frozen=True)

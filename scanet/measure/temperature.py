@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scanet import maps
 from scanet.config import ROWS, STRIDE
 from scanet.data import transforms
 from scanet.data.heatmaps import decode
@@ -15,6 +14,7 @@ from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.device import autocast
 from scanet.inference import varied
+from scanet.measure import maps
 from scanet.model import SCANet, gumbel_difference
 from scanet.pckh import CONVENTION, PCK
 

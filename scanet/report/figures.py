@@ -15,10 +15,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, PURPLE, limb_colour
 from scanet.config import ROWS
 from scanet.errors import ANOTHER, ELSEWHERE, LIMB, MIRRORED, NEAR
-from scanet.gates import BAND, OWN
-from scanet.pictures import Example, View
+from scanet.measure.gates import BAND, OWN
+from scanet.measure.temperature import NOISE
+from scanet.report.pictures import Example, View
 from scanet.skeleton import Skeleton
-from scanet.temperature import NOISE
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 110,

@@ -33,9 +33,9 @@ from scanet import cost, errors, results
 from scanet.config import PRESETS, ROWS, Network
 from scanet.errors import RIGHT
 from scanet.files import UserError, home, results_folder
+from scanet.report.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
+from scanet.report.tables import PRINTED, number, paper
 from scanet.results import Measurement, Record
-from scanet.statistics import LEVEL, Estimate, holm, of_seeds, row_difference, row_mean
-from scanet.tables import PRINTED, number, paper
 
 MEASURE = {"row", "over", "error", "stacks", "experiment", "columns", "ratio", "plus", "minus"}
 KINDS = ("difference", "mean", "parameters", "measurement", "server", "context")
@@ -397,7 +397,7 @@ def check(lines: pd.DataFrame, presets: Mapping[str, Held]) -> None:
 
 
 def table2_differences(lines: pd.DataFrame) -> pd.DataFrame:
-    """The ledger's comparisons of Table 2, the paper's and ours, for `scanet.figures.differences`."""
+    """The ledger's comparisons of Table 2, the paper's and ours, for `scanet.report.figures.differences`."""
     points: dict[tuple[str, str], dict[str, float]] = {}
     for claim in claims():
         if claim.kind == "difference" and claim.topic == TABLE2 and claim.value is not None:

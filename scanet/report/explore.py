@@ -1,4 +1,4 @@
-"""What `explore.ipynb` shows: `scanet.views.look`, wired to widgets."""
+"""What `explore.ipynb` shows: `scanet.report.views.look`, wired to widgets."""
 
 import io
 import time
@@ -10,15 +10,16 @@ import ipywidgets
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
-from scanet import figures, results
+from scanet import results
+from scanet.data.prepare import store_path
 from scanet.data.store import Store
 from scanet.files import UserError, results_folder
 from scanet.model import SCANet
 from scanet.photo import WEIGHTS
+from scanet.report import figures
+from scanet.report.views import Picture, State, look, person, photograph
 from scanet.results import Record
 from scanet.runs import Run
-from scanet.stores import store_path
-from scanet.views import Picture, State, look, person, photograph
 
 ALL_JOINTS = "all joints"
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from scanet import gates, gradients, results, scales, temperature
+from scanet import results
 from scanet.config import EPHEMERAL, Settings, changed_dials
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
 from scanet.files import UserError, home, results_folder
+from scanet.measure import gates, gradients, scales, temperature
 from scanet.results import Measurement
 from scanet.runs import Run
 from scanet.train import training_rows

@@ -15,11 +15,11 @@ from scanet import cost
 from scanet.config import FINAL_STACKS, ROWS, Network, compared_with
 from scanet.errors import KINDS
 from scanet.files import UserError, home
-from scanet.gates import OWN
+from scanet.measure.gates import OWN
+from scanet.measure.temperature import NOISE
 from scanet.pckh import CONVENTION, CONVENTIONS, Scores
+from scanet.report.statistics import of_seeds, row_difference, row_mean
 from scanet.results import Record, one_preset, short
-from scanet.statistics import of_seeds, row_difference, row_mean
-from scanet.temperature import NOISE
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
 PRINTED = "printed"  # the source of the paper's numbers; "paper" is a preset
@@ -60,7 +60,7 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in
     front, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
     Our differences are of the seeds that both rows have. "± Mean" and "± Δ" are half the 95 % intervals of our mean
-    and our difference, those of `scanet.statistics`, each for itself: with one seed they say nothing of seeds.
+    and our difference, those of `scanet.report.statistics`, each for itself: with one seed they say nothing of seeds.
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
@@ -115,7 +115,7 @@ def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
 
     Index: (method, epochs). Columns: "Mean", over the seeds; "Δ length", less that of the same row's runs of the
     preset's own length; "Δ Baseline", less that of the Baseline's runs of the same length; of the seeds that both
-    have. Each with "±" before its name: half the 95 % interval of `scanet.statistics`. "seeds".
+    have. Each with "±" before its name: half the 95 % interval of `scanet.report.statistics`. "seeds".
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
@@ -143,7 +143,7 @@ def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """The differences of `table2` for `scanet.figures.differences`: "MSFI − Baseline", the others less MSFI.
+    """The differences of `table2` for `scanet.report.figures.differences`: "MSFI − Baseline", the others less MSFI.
 
     Of rows of one's own and those that the paper gives a number for: `soft` may lie so far off that nothing else can
     be read.
@@ -333,7 +333,7 @@ def error_differences(records: Sequence[Record], tta: str = "flip") -> pd.DataFr
     """The rates of wrong joints by kind, less those of MSFI, and MSFI's less the Baseline's: points.
 
     Index: as `differences` names it. Columns: the kinds of errors, each with "±" before its name for half the 95 %
-    interval of `scanet.statistics`; "seeds", that both rows have.
+    interval of `scanet.report.statistics`; "seeds", that both rows have.
     """
     one_preset(records)
     lines: dict[str, dict[str, float]] = {}
@@ -462,7 +462,7 @@ def number(kind: str, value: float, digits: int = 2) -> str:
 
 
 def ledger(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
-    """The claims' ledger (`scanet.claims.ledger`) as HTML, by topic: some lines for each claim, cards on a phone.
+    """The claims' ledger (`claims.ledger`) as HTML, by topic: some lines for each claim, cards on a phone.
 
     page: the address of a run's page, empty if there is none.
     """
@@ -503,7 +503,7 @@ def outcome(differences: pd.DataFrame) -> str:
     """How many of the paper's differences are positive here too, and where the whole network ends, by preset.
 
     Of those with an interval over seeds, how many exclude 0, on which side. differences:
-    `scanet.claims.table2_differences`. Empty if no preset has any.
+    `scanet.report.claims.table2_differences`. Empty if no preset has any.
     """
     printed = differences.xs(PRINTED, level="Source")["value"]
     sentences = [f"In the paper {(printed > 0).sum()} of {len(printed)} differences are positive."]
@@ -525,7 +525,7 @@ def outcome(differences: pd.DataFrame) -> str:
 def reach(differences: pd.DataFrame) -> str:
     """What differences of three seeds or more can tell of Table 2, in a sentence for each preset; empty without any.
 
-    differences: `scanet.claims.table2_differences`.
+    differences: `scanet.report.claims.table2_differences`.
     """
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
     several = differences[differences["seeds"] > 2]

@@ -29,7 +29,7 @@ from scanet.inference import varied
 from scanet.model import SCANet, gumbel_difference
 from scanet.model.spatial_attention import SpatialAttention
 from scanet.photo import read
-from scanet.pictures import PICTURE, Look, View
+from scanet.report.pictures import PICTURE, Look, View
 from scanet.skeleton import SKELETONS
 
 

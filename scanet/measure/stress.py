@@ -13,14 +13,14 @@ import pandas as pd
 from scanet import results
 from scanet.config import ROWS, Settings, resolve
 from scanet.data.loader import Persons
+from scanet.data.prepare import drawn_for_testing
 from scanet.device import pick_device
 from scanet.evaluation import scores
 from scanet.files import UserError
 from scanet.inference import predict
-from scanet.measurements import Measured, measure_or_load
+from scanet.measure.finished import Measured, measure_or_load
 from scanet.pckh import CONVENTION
 from scanet.runs import Run, run_or_load
-from scanet.stores import drawn_for_testing
 
 AXES = ("part_scale", "clutter")
 REFERENCE = "Baseline"

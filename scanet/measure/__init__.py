@@ -1,0 +1,1 @@
+"""What is measured on trained networks, one module for each of the notebooks that measure."""
