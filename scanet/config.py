@@ -54,16 +54,16 @@ ROWS: Mapping[str, Row] = types.MappingProxyType(
         "MSFI": Row(title="MSFI"),
         "BDMP": Row(title="MSFI+BDMP", messages="both"),
         "SACWA": Row(title="MSFI+SACWA", sacwa=True),
-        "SSA": Row(title="MSFI+SSA", attention="sharper"),
-        "SCA": Row(title="MSFI+SCA", place="§3.3.4", sacwa=True, attention="sharper"),
-        "BDMP+SCA": Row(title="MSFI+BDMP+SCA", messages="both", sacwa=True, attention="sharper"),
-        "ALL": Row(title="MSFI+ALL", messages="both", sacwa=True, attention="sharper", hard_mining=True, recipe=2),
+        "SSA": Row(title="MSFI+SSA", attention="sharper", recipe=2),
+        "SCA": Row(title="MSFI+SCA", place="§3.3.4", sacwa=True, attention="sharper", recipe=2),
+        "BDMP+SCA": Row(title="MSFI+BDMP+SCA", messages="both", sacwa=True, attention="sharper", recipe=2),
+        "ALL": Row(title="MSFI+ALL", messages="both", sacwa=True, attention="sharper", hard_mining=True, recipe=3),
         "soft": Row(title="MSFI+soft", place="Fig. 4", attention="soft"),
         "top-down": Row(title="MSFI+top-down", place="a control", messages="top-down"),
         "bottom-up": Row(title="MSFI+bottom-up", place="a control", messages="bottom-up"),
         "encoder": Row(title="MSFI+encoder", place="a control", sacwa=True, gate=False),
         "rescaled": Row(title="MSFI+rescaled", place="a control", attention="rescaled"),
-        "stretched": Row(title="MSFI+stretched", place="a control", attention="stretched"),
+        "stretched": Row(title="MSFI+stretched", place="a control", attention="stretched", recipe=2),
     }
 )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -214,7 +215,7 @@ def train(
         for epoch in range(len(run.history) + 1, settings.epochs + 1):
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 # for layers that draw by themselves, such as dropout: the paper has none
-                torch.manual_seed(epoch_seed(settings.seed, epoch) + processes.rank())
+                torch.manual_seed(epoch_seed(settings.seed, epoch, "layers") + processes.rank())
                 row = train_epoch(run, people, settings, epoch, bar)
             average_statistics(model)
             row["pckh"] = validate(model, held_out, settings)
@@ -236,7 +237,7 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     random = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch))
     order = torch.randperm(len(people), generator=random)[: steps * settings.batch_size].view(steps, -1)
     augmentation = draw_augmentation(len(people), settings, random)
-    noise_source = torch.Generator(device).manual_seed(epoch_seed(settings.seed, epoch))
+    noise_source = torch.Generator(device).manual_seed(epoch_seed(settings.seed, epoch, "noise"))
     cells = settings.heatmap_size
     noise_shape = (settings.batch_size, settings.stacks, cells, cells)
     noisy = settings.row.attention == "sharper" and settings.attention_noise
@@ -252,7 +253,8 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
             set_rate(run.optimizer, linear_rate(done, settings.learning_rate))
         noise = gumbel_difference(noise_shape, noise_source)[mine] if noisy else None
         with autocast(device):
-            heatmaps, _ = run.model(batch.images.contiguous(memory_format=torch.channels_last), noise)
+            # [0]: a name for the intermediates would keep them through the next step
+            heatmaps = run.model(batch.images.contiguous(memory_format=torch.channels_last), noise)[0]
         loss = heatmap_loss(heatmaps, batch.heatmaps, top_k)
         run.optimizer.zero_grad(set_to_none=False)
         loss.backward()
@@ -281,8 +283,10 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def epoch_seed(seed: int, epoch: int, stream: Literal["data", "noise", "layers"] = "data") -> int:
+    """The seed of one of an epoch's generators: order and augmentation, the attention's noise, layers' own draws."""
+    entropy = {"data": (seed, epoch), "noise": (seed, epoch, 1), "layers": (seed, epoch, 2)}[stream]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def validate(model: SCANet, persons: Persons, settings: Settings) -> float:

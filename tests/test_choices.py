@@ -166,7 +166,9 @@ def test_effects_are_sorted_and_pair_rows_under_one_specification() -> None:
     numbers = choices.summary({"BDMP": found}).loc["MSFI+BDMP less MSFI"]
     assert numbers.tolist() == [7, 2, -1, -1, 4]
     rest = (2 - 1 - 1 - 1 - 1 - 1) / 6
-    assert choices.leverage({"BDMP": found}).loc["mean weighted by joints", "BDMP"] == pytest.approx(4 - rest)
+    lines = choices.leverage({"BDMP": found})["BDMP"]
+    assert lines["mean weighted by joints"] == pytest.approx(4 - rest)
+    assert lines[choices.WEIGHTED] == 2  # 3 points more of BDMP's runs and 1 of MSFI's, under every specification
 
     curve, dashboard = figures.specification_curve(found, titles, "BDMP less MSFI (points)")
     heights = curve.collections[1].get_offsets()[:, 1]

@@ -106,7 +106,7 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
     random = torch.Generator().manual_seed(scanet.train.epoch_seed(chosen.seed, 1))
     order = torch.randperm(8, generator=random)
     draw = scanet.train.draw_augmentation(8, chosen, random)
-    source = torch.Generator().manual_seed(scanet.train.epoch_seed(chosen.seed, 1))
+    source = torch.Generator().manual_seed(scanet.train.epoch_seed(chosen.seed, 1, "noise"))
     noise = scanet.train.gumbel_difference((8, chosen.stacks, 16, 16), source)
     model = scanet.train.build(chosen, 16, CPU)
     vector = scanet.train.flatten(model)

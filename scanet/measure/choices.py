@@ -79,6 +79,8 @@ BUDGETS: Mapping[str, Mapping[str, int]] = {
 
 Specification = dict[str, Any]
 
+WEIGHTED = "mean weighted by joints, of the same runs"
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -211,17 +213,19 @@ def _rows(run: Run, part: Specification) -> dict[str, dict[str, float]]:
 def effects(table: pd.DataFrame, finding: str, settings: Settings, first: int | None = None) -> pd.DataFrame:
     """The finding under each of its specifications: a row each, the smallest effect first.
 
-    Columns: specification; effect (points, mean over the seeds), low and high (of single seeds), seeds; then for each
-    of `titles` whether that reading is taken.
+    Columns: specification; effect (points, mean over the seeds), low and high (of single seeds), seeds; `WEIGHTED`,
+    what the other convention of the mean would add to the effect of these runs; then for each of `titles` whether that
+    reading is taken.
     """
     means = table.set_index(["module", "specification", "seed"]).sort_index()
     lines = []
     for specification in specifications(finding, settings, first):
         convention = specification.get("convention", CONVENTION)
         ours, theirs = (
-            means.loc[(row, label(on_row(specification, row))), convention] for row in rows_of(finding, specification)
+            means.loc[(row, label(on_row(specification, row)))] for row in rows_of(finding, specification)
         )
-        difference = (ours - theirs).dropna()
+        both = (ours - theirs).dropna()
+        difference = both[convention]
         taken = {
             title: name in specification and specification[name] == value
             for title, name, value in _readings(finding, settings)
@@ -233,6 +237,7 @@ def effects(table: pd.DataFrame, finding: str, settings: Settings, first: int | 
                 "low": difference.min(),
                 "high": difference.max(),
                 "seeds": len(difference),
+                WEIGHTED: (both["official"] - both[CONVENTION]).mean(),
                 **taken,
             }
         )
@@ -255,14 +260,18 @@ def summary(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def leverage(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A line for each reading, a column for each finding: the mean effect with it less the mean effect without it."""
+    """A line for each reading, a column for each finding: the mean effect with it less the mean effect without it.
+
+    The last line, `WEIGHTED`, is of the same runs by both conventions of the mean, so that no chance is in it: what
+    the convention's own line shows beyond it is chance, and says how far the other lines can be trusted.
+    """
     columns = {}
     for finding, table in effects.items():
         readings = [name for name in table.columns if table[name].dtype == bool and table[name].any()]
         columns[finding] = {
             name: table.loc[table[name], "effect"].mean() - table.loc[~table[name], "effect"].mean()
             for name in readings
-        }
+        } | {WEIGHTED: table[WEIGHTED].mean()}
     return pd.DataFrame(columns).rename_axis("points")
 
 

@@ -92,7 +92,7 @@ def measure(
     order = torch.randperm(len(people), generator=random)[: steps * settings.batch_size].view(steps, -1)
     batches = list(people.training_batches(settings, order, augmentation))
     shape = (settings.batch_size, settings.stacks, settings.heatmap_size, settings.heatmap_size)
-    noise_source = torch.Generator(device).manual_seed(epoch_seed(settings.seed, 0))
+    noise_source = torch.Generator(device).manual_seed(epoch_seed(settings.seed, 0, "noise"))
     draws = [gumbel_difference(shape, noise_source) for _ in batches]
     lines: list[dict[str, object]] = []
 

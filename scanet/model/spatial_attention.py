@@ -1,8 +1,8 @@
 """§2.3: Sharper Spatial Attention (SSA), and the soft attention that it is compared with.
 
 The softmax of 64 x 64 logits has values near 1/4096, which is what §2.3 complains of. Eq. (5) stretches them to
-[0, 1] and Eq. (6)-(9) read each value as the probability of a relaxed Bernoulli draw. Everything here runs in
-fp32, also under autocast, and is finite for every tau > 0, for probabilities that are exactly 0 or 1 and for
+[0, 1] and Eq. (6)-(9) read each value as the probability of a relaxed Bernoulli draw. From the logits on everything
+runs in fp32, also under autocast, and is finite for every tau > 0, for probabilities that are exactly 0 or 1 and for
 constant maps; the paper avoided tau < 1.
 """
 
@@ -91,26 +91,35 @@ class SpatialAttention(nn.Module):
         self.test_map = test_map
         self.generator = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 1, 1))
 
+    def logits(self, x: Float[Tensor, "b c h w"]) -> Map:
+        """What Eq. (5) and the softmax start from, in the weights' own fp32.
+
+        In a trained network they span 100 and more. bf16 has steps of one half there: hundreds of cells would share
+        the map's maximum, where Eq. (5) is 1 and Eq. (6) passes no gradient.
+        """
+        *before, last = self.generator
+        for layer in before:
+            x = layer(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return last(x.to(last.weight.dtype))
+
     def forward(
         self, x: Float[Tensor, "b c h w"], noise: Map | None = None
     ) -> tuple[Float[Tensor, "b c h w"], dict[str, Map]]:
         """The attended features, and the maps by name: `logits`, `attention` and, for SSA, `probability`."""
-        logits = self.generator(x)
+        logits = self.logits(x)
+        maps = {"logits": logits}
         if self.kind == "soft":
             attention = soft_attention(logits)
-            maps = {"logits": logits, "attention": attention}
         elif self.kind == "rescaled":
             attention = soft_attention(logits) * logits[0].numel()
-            maps = {"logits": logits, "attention": attention}
         elif self.kind == "stretched":
             attention = normalise(logits)
-            maps = {"logits": logits, "attention": attention}
         elif self.kind == "sharper":
-            probability = normalise(logits)
+            maps["probability"] = probability = normalise(logits)
             averaged = self.test_map == "mean" and noise is None and not self.training
             attention = mean_map(probability, self.tau) if averaged else sharpen(probability, self.tau, noise)
-            maps = {"logits": logits, "probability": probability, "attention": attention}
         else:
             raise ValueError(f"SpatialAttention knows sharper, soft, rescaled and stretched, not {self.kind!r}")
         attended = x * attention.to(x.dtype)
-        return (x + attended if self.skip else attended), maps
+        return (x + attended if self.skip else attended), maps | {"attention": attention}

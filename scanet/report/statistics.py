@@ -10,6 +10,7 @@ confidence interval for linear functions of means of k populations when the popu
 Sankhya 22, 1960). Here it covers somewhat more, as what seeds do to single persons is in both parts.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,6 +48,14 @@ class Estimate:
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         half = self.half_width(level)
         return self.value - half, self.value + half
+
+    def run_half_width(self, level: float = LEVEL) -> float:
+        """Half of the interval around the value that one further run a row would miss in a part of `level` of all
+        cases, on the same persons: the paper's printed numbers are such runs. NaN with one seed.
+        """
+        if self.seeds < 2:
+            return math.nan
+        return float(stdtrit(self.seeds - 1, 1 - level / 2)) * self.seed_error * math.sqrt(self.seeds + 1)
 
     def __str__(self) -> str:
         low, high = self.interval()

@@ -502,17 +502,23 @@ def decided(lines: pd.DataFrame) -> str:
 def outcome(differences: pd.DataFrame) -> str:
     """How many of the paper's differences are positive here too, and where the whole network ends, by preset.
 
+    With of how many rows the differences are: they have fewer signs of their own than there are differences.
+
     Of those with an interval over seeds, how many exclude 0, on which side. differences:
     `scanet.report.claims.table2_differences`. Empty if no preset has any.
     """
     printed = differences.xs(PRINTED, level="Source")["value"]
-    sentences = [f"In the paper {(printed > 0).sum()} of {len(printed)} differences are positive."]
+    rows = {row for name in printed.index for row in name.split(" − ")}
+    sentences = [
+        f"In the paper {(printed > 0).sum()} of {len(printed)} differences are positive, which are of {len(rows)} rows."
+    ]
     for preset, of in differences.drop(PRINTED, level="Source").groupby(level="Source", sort=False):
         sentence = f"On `{preset}` {(of['value'] > 0).sum()} of {len(of)} are"
         if ("ALL − Baseline", preset) in of.index:
-            whole = of.loc[("ALL − Baseline", preset), "value"]
+            whole, seeds = of.loc[("ALL − Baseline", preset), ["value", "seeds"]]
             sentence += (
-                f", and the whole network is {abs(whole):.1f} points {'above' if whole > 0 else 'below'} the baseline"
+                f", and the whole network is {abs(whole):.1f} points {'above' if whole > 0 else 'below'} the baseline "
+                f"({'one seed' if seeds == 1 else f'{seeds:.0f} seeds'})"
             )
         several = of[of["seeds"] > 1]
         if len(several):
@@ -530,9 +536,10 @@ def reach(differences: pd.DataFrame) -> str:
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
     several = differences[differences["seeds"] > 2]
     return " ".join(
-        f"On `{preset}` ({_seeds(of['seeds'])} a row, corrected for the number of comparisons) an interval reaches "
-        f"{of['half'].median():.1f} points to each side in the median and {of['half'].min():.1f} at the least; the "
-        f"largest difference that the paper prints is {printed.max():.2f}."
+        f"On `{preset}` {len(of)} of the {len(printed)} differences have three seeds or more ({_seeds(of['seeds'])}); "
+        f"corrected for the number of comparisons, an interval of theirs reaches {of['half'].median():.1f} points to "
+        f"each side in the median and {of['half'].min():.1f} at the least. The largest difference that the paper prints "
+        f"is {printed.max():.2f}."
         for preset, of in several.groupby(level="Source", sort=False)
     )
 
