@@ -432,8 +432,10 @@ def one_preset(records: Sequence[Record]) -> str:
     for record in records:
         preset, module = record.settings["preset"], record.settings["module"]
         code = record.run.get("code") if _follows_code(preset, module) else None
-        behind = ROWS[module].recipe - record.run.get("recipe", 0)  # 0 for all, or all are as old
-        for what, by in (("recipe", behind), (module, code)):
+        recipe = ROWS[module].recipe
+        behind = recipe - record.run.get("recipe", 0)
+        # A row whose recipe was never raised is the same by any code; all others are of today's, or all as old.
+        for what, by in (("raised" if recipe > 1 else f"{module}'s recipe", behind), (module, code)):
             other, before = made.setdefault(what, (record, by))
             if by != before:
                 raise UserError(

@@ -24,7 +24,7 @@ from scanet.files import UserError, write_json
 from scanet.pckh import PCK
 from scanet.report import claims, figures, statistics, tables
 from scanet.report.claims import Claim, Held
-from scanet.report.statistics import Estimate, holm, pckh
+from scanet.report.statistics import Estimate, holm, of_seeds, pckh
 from scanet.results import Record
 from scanet.skeleton import MPII
 
@@ -674,8 +674,8 @@ def test_a_sentence_compares_the_intervals_with_the_papers_steps() -> None:
     )
     assert ax.get_xlim()[1] <= 1.25 * figures.FAR
     plt.close("all")
-    assert sentence.startswith("On `x` 3 of the 4 differences have three seeds or more (3 to 4 seeds)")
-    assert "reaches 4.0 points to each side in the median and 2.0 at the least. The largest" in sentence
+    assert sentence.startswith("On `x` 3 of 4 differences have three seeds or more (3 to 4 seeds)")
+    assert "reach 4.0 points to each side in the median and 2.0 at the least. The largest" in sentence
     assert sentence.endswith("prints is 0.80.")
 
 
@@ -689,24 +689,22 @@ def test_a_sentence_counts_the_differences_on_either_side_of_0() -> None:
     seeds = [math.nan, 3, 1] * 3
     differences = pd.DataFrame(columns, index=index).assign(seeds=seeds)
     assert tables.outcome(differences) == (
-        "In the paper 3 of 3 differences are positive, which are of 3 rows. On `x` 2 of 3 are, and the whole network "
-        "is 3.0 points below the baseline (3 seeds); of 3 intervals 1 lie above 0 and 1 below. On `y` 2 of 3 are, and "
-        "the whole network is 1.0 points below the baseline (one seed)."
+        "In the paper 3 of 3 differences are positive, all between 3 rows. On `x` 2 of 3 are, and the whole network "
+        "is 3.0 points below the baseline (3 seeds); of 3 intervals 1 lie above 0 and 1 below. On `y` 2 of 3 are, "
+        "and the whole network is 1.0 points below the baseline (one seed)."
     )
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""
 
 
 def test_runs_on_mpii_answer_what_needs_mpii(book: Path, make: Callable[..., Record]) -> None:
-    """A mean within half a point of the printed one, on the same persons; and the preset's lines are not taken for the
-    paper's own.
-    """
+    """A mean within half a point of the printed one; and the preset's lines are not taken for the paper's own."""
     records = [make("SSA", seed, 53, "paper") for seed in (0, 1)]
     (book / "experiments/report.yaml").write_text("{}", encoding="utf-8")  # what it does not list owes nothing
     (book / "book/runs/quick").rename(book / "book/runs/paper")
     stated = {claim.id: claim for claim in claims.claims()}
     wide = claims.ledger([stated["mean-ssa"], stated["test-mean"]], claims.held()).set_index("id")
     assert wide["verdict"].to_dict() == {"mean-ssa": "reproduced", "test-mean": "needs MPII"}
-    assert wide["low"]["mean-ssa"] == wide["high"]["mean-ssa"]  # both seeds have the same; persons have no part in it
+    assert wide["low"]["mean-ssa"] == wide["high"]["mean-ssa"]  # seeds that agree; persons have no part in it
     assert wide["value"]["mean-ssa"] == pytest.approx(100 * 53 / 60)
     assert claims.verdict(stated["mean-ssa"], 88.7, 88.5, 88.9, seeds=2) == "reproduced"
     assert claims.verdict(stated["mean-ssa"], 88.5, 88.0, 88.9, seeds=2) == "inconclusive"

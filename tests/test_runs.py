@@ -496,7 +496,8 @@ def test_tables_refuse_records_of_different_training_code(run: Run) -> None:
     with pytest.raises(
         UserError, match=r"SSA-s0 and .* were made by different training code: delete the older one's"
     ):
-        tables.table2([made("SSA"), made("MSFI", recipe=0)])
+        tables.table2([made("SSA"), made("SCA", recipe=1)])
+    assert results.one_preset([made("SSA", recipe=1), made("SCA", recipe=1), made("MSFI", recipe=1)]) == "tiny"
     with pytest.raises(UserError, match="were made by different training code"):  # tiny's follow the code
         results.one_preset([made("SSA"), made("SSA", code="0" * 16)])
     assert results.one_preset([made("SSA"), made("MSFI", code="0" * 16)]) == "tiny"  # another row's is another

@@ -307,15 +307,46 @@ def test_maps_are_in_fp32_under_autocast(kind: Attention) -> None:
     noise = gumbel_difference((2, 1, 8, 8), torch.Generator().manual_seed(19))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         attended, found = ssa(x.bfloat16(), noise)
-    assert found["logits"].dtype == attended.dtype == torch.bfloat16
-    assert found["attention"].dtype == torch.float32
-    logits = found["logits"].float()
+    assert attended.dtype == torch.bfloat16
+    assert found["logits"].dtype == found["attention"].dtype == torch.float32
+    logits = found["logits"]
     if kind == "soft":
         torch.testing.assert_close(found["attention"], soft_attention(logits))
     else:
         assert found["probability"].dtype == torch.float32
         torch.testing.assert_close(found["probability"].double(), equation_5(logits), rtol=1e-5, atol=1e-6)
         assert torch.equal(found["attention"], sharpen(normalise(logits), 1.0, noise))
+
+
+def test_gradient_of_the_map_survives_autocast() -> None:
+    """Logits of a trained network span a hundred, where bf16 has steps of one half: cells would share the highest.
+
+    Eq. (5) is 1 in all of them, and Eq. (6)'s clamp passes no gradient: most of the person would be cut off.
+    """
+    random = torch.Generator().manual_seed(22)
+    ssa = SpatialAttention(64, "sharper", 1.0)
+    first, _, last = ssa.generator
+    assert isinstance(first, torch.nn.Conv2d)
+    assert isinstance(last, torch.nn.Conv2d)
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(64)[..., None, None])
+        last.weight.copy_(2 + 0.2 * torch.randn(1, 64, 1, 1, generator=random))
+        x = 0.8 + torch.rand(2, 64, 8, 8, generator=random) / 50  # a person
+        x[..., :2] = 0  # and what is beside it
+    noise = gumbel_difference((2, 1, 8, 8), random)
+    error = torch.randn(2, 64, 8, 8, generator=random)
+    found = []
+    for enabled in (False, True):
+        ssa.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            attended, maps = ssa(x, noise)
+        (attended.float() * error).sum().backward()
+        logits = maps["logits"].flatten(1)
+        assert (logits.amax(dim=1) - logits.amin(dim=1)).min() > 90
+        assert (maps["probability"] == 1).sum() == 2  # one cell of each image
+        assert last.weight.grad is not None
+        found.append(last.weight.grad.flatten().clone())
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.9
 
 
 def test_gradient_behind_the_sharper_map_is_the_larger_one() -> None:

@@ -214,7 +214,7 @@ def effects(table: pd.DataFrame, finding: str, settings: Settings, first: int | 
     """The finding under each of its specifications: a row each, the smallest effect first.
 
     Columns: specification; effect (points, mean over the seeds), low and high (of single seeds), seeds; `WEIGHTED`,
-    what the other convention of the mean would add to the effect of these runs; then for each of `titles` whether that
+    what the other convention of the mean adds to the effect of these runs; then for each of `titles` whether that
     reading is taken.
     """
     means = table.set_index(["module", "specification", "seed"]).sort_index()

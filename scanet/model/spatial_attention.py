@@ -101,7 +101,7 @@ class SpatialAttention(nn.Module):
         for layer in before:
             x = layer(x)
         with torch.autocast(x.device.type, enabled=False):
-            return last(x.to(last.weight.dtype))
+            return last(x.to(next(last.parameters()).dtype))
 
     def forward(
         self, x: Float[Tensor, "b c h w"], noise: Map | None = None

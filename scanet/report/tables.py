@@ -509,17 +509,14 @@ def outcome(differences: pd.DataFrame) -> str:
     """
     printed = differences.xs(PRINTED, level="Source")["value"]
     rows = {row for name in printed.index for row in name.split(" − ")}
-    sentences = [
-        f"In the paper {(printed > 0).sum()} of {len(printed)} differences are positive, which are of {len(rows)} rows."
-    ]
+    positive = f"{(printed > 0).sum()} of {len(printed)} differences are positive"
+    sentences = [f"In the paper {positive}, all between {len(rows)} rows."]
     for preset, of in differences.drop(PRINTED, level="Source").groupby(level="Source", sort=False):
         sentence = f"On `{preset}` {(of['value'] > 0).sum()} of {len(of)} are"
         if ("ALL − Baseline", preset) in of.index:
             whole, seeds = of.loc[("ALL − Baseline", preset), ["value", "seeds"]]
-            sentence += (
-                f", and the whole network is {abs(whole):.1f} points {'above' if whole > 0 else 'below'} the baseline "
-                f"({'one seed' if seeds == 1 else f'{seeds:.0f} seeds'})"
-            )
+            side, many = "above" if whole > 0 else "below", "one seed" if seeds == 1 else f"{seeds:.0f} seeds"
+            sentence += f", and the whole network is {abs(whole):.1f} points {side} the baseline ({many})"
         several = of[of["seeds"] > 1]
         if len(several):
             above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
@@ -536,9 +533,9 @@ def reach(differences: pd.DataFrame) -> str:
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
     several = differences[differences["seeds"] > 2]
     return " ".join(
-        f"On `{preset}` {len(of)} of the {len(printed)} differences have three seeds or more ({_seeds(of['seeds'])}); "
-        f"corrected for the number of comparisons, an interval of theirs reaches {of['half'].median():.1f} points to "
-        f"each side in the median and {of['half'].min():.1f} at the least. The largest difference that the paper prints "
+        f"On `{preset}` {len(of)} of {len(printed)} differences have three seeds or more ({_seeds(of['seeds'])}); "
+        f"their intervals, corrected for the number of comparisons, reach {of['half'].median():.1f} points to each "
+        f"side in the median and {of['half'].min():.1f} at the least. The largest difference that the paper prints "
         f"is {printed.max():.2f}."
         for preset, of in several.groupby(level="Source", sort=False)
     )
