@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from scanet.config import FINAL_STACKS, PRESETS, ROWS, Settings, final_stages, refuse_unused, resolve
-from scanet.files import UserError
+from scanet.files import UserError, sentence
 
 app = typer.Typer(
     help="Bi-directional Message Passing based SCANet for human pose estimation.",
@@ -23,6 +23,7 @@ app = typer.Typer(
 prepare_app = typer.Typer(help="Fill a store of person crops, which training reads.", no_args_is_help=True)
 app.add_typer(prepare_app, name="prepare")
 
+SET = "NAME=VALUE, repeatable: another setting, such as epochs, batch_size, learning_rate, stacks, channels or tau."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 Resolution = Annotated[int, typer.Option(help="Stored pixels along a person's box: 1.25 x the network's input.")]
 Output = Annotated[Path | None, typer.Option(help="The store to fill. Default: data/<data set>-<resolution>.h5.")]
@@ -33,7 +34,7 @@ def main() -> None:
     try:
         app()
     except (UserError, OSError) as error:
-        print(f"scanet: {error}", file=sys.stderr)
+        print(f"scanet: {sentence(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -162,10 +163,10 @@ def train(
     module: Annotated[str | None, typer.Argument(help=f"A row of Table 2: {', '.join(ROWS)}. Default: SSA.")] = None,
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
     final: Annotated[bool, typer.Option("--final", help="The final model's two stages instead of a row.")] = False,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of the first weights, the augmentation and the attention's noise.")] = 0,
     data: Annotated[str | None, typer.Option(help="The data set's folder, or a store.")] = None,
     tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
-    given: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting; repeatable.")] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
 ) -> None:
     """Train and evaluate a row, or show the record of a run that is finished, as `ablation.ipynb` does.
 
@@ -221,7 +222,7 @@ def plan(
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
     final: Annotated[bool, typer.Option("--final", help="The final model's two stages instead of a row.")] = False,
     data: Annotated[str | None, typer.Option(help="A store; default: the preset's, else drawn persons.")] = None,
-    given: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: another setting; repeatable.")] = None,
+    given: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a few steps of a run on this machine and say what the whole of it needs: hours, memory, disk.
@@ -380,6 +381,8 @@ def predict(
         photos, [box] if box is not None else listed, predictor, settings.tta, output,
         lambda path, picture, count: print(f"{path}: {count} person{'s' * (count != 1)}, {picture}"),
     )  # fmt: skip
+    if failed and len(photos) == 1:  # which has its sentence
+        raise typer.Exit(1)
     if failed:
         raise UserError(f"{failed} of {len(photos)} photos could not be done: see above")
 

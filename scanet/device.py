@@ -77,11 +77,17 @@ def free_memory(device: torch.device) -> int:
 def memory(device: torch.device) -> int:
     """Bytes that a run may hope for: what CUDA has free, else all that the machine has, or that a job may take of it.
 
-    What the machine has free would be too little: `keep_freed_memory` keeps an earlier run's.
+    What the machine has free would be too little: `keep_freed_memory` keeps an earlier run's. Of several processes on
+    a CPU each may hope for its share.
     """
     if device.type == "cuda":
         return free_memory(device)
-    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), job_memory()[0])
+    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), job_memory()[0]) // sharing(device)
+
+
+def sharing(device: torch.device) -> int:
+    """How many processes share the device's memory: those that a launcher started on this machine's CPU."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
 
 
 def job_memory(root: Path = Path("/")) -> tuple[int, int]:

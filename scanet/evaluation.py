@@ -1,5 +1,6 @@
 """From predictions to scores: of a run, of anybody's file, and the file for MPII's server."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scanet.data.loader import Persons
 from scanet.data.prepare import check_resolution
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
-from scanet.files import UserError
+from scanet.files import UserError, refuse_folder
 from scanet.inference import Predictions, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
@@ -86,8 +87,16 @@ def _seen(record: Record) -> str:
 def evaluate_file(path: Path, truth: Path, key: str | None) -> Scores:
     """Scores of anybody's prediction file against a truth file, both in their own pixels."""
     known = read_truth(truth)
-    metric = PCK()
-    metric.update(read_predictions(path, key, len(known.joints)), known.joints, known.head_size)
+    joints, metric = read_predictions(path, key, len(known.joints)), PCK()
+    heads = np.isfinite(known.head_size) & (known.head_size > 0)
+    counted = np.isfinite(known.joints).all(axis=-1) & heads[:, None]
+    if not counted.any():
+        raise UserError(f"{truth} has no person with a head size and a joint: there is nothing to score against")
+    if lost := int((counted & ~np.isfinite(joints).all(axis=-1)).sum()):
+        print(
+            f"Note: {path} has no numbers for {lost} of {counted.sum()} joints: they count as wrong.", file=sys.stderr
+        )
+    metric.update(joints, known.joints, known.head_size)
     return metric.compute()
 
 
@@ -104,6 +113,9 @@ def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> t
         )
     model, store, device = record.trained_model(), Store(data), pick_device()
     check_resolution(store, record.settings["input_size"])
+    refuse_folder(output)
+    if output.resolve() in (mat.resolve(), data.resolve()):
+        raise UserError(f"{output} is read here and would be lost: give another --output")
     rows = store.indices("test")
     if not len(rows):
         raise UserError(f"{data} has no test persons: fill a store with MPII's by `scanet prepare mpii FOLDER`")

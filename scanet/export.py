@@ -8,7 +8,7 @@ from scanet.data import prepare
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import predictions_of, scores
-from scanet.files import UserError, whole_file
+from scanet.files import UserError, refuse_folder, whole_file
 from scanet.pckh import CONVENTION
 from scanet.photo import WEIGHTS
 from scanet.report import card
@@ -27,8 +27,11 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
             half precision costs more than `TOLERANCE`.
     """
     record = results.finished(run_folder)
+    refuse_folder(output)
     readme = output.with_name("README.md")
-    if readme.exists() and not readme.read_text(encoding="utf-8").startswith(card.TITLE):
+    if output == readme:
+        raise UserError(f"{output} is the name of the card: give the weights another one, such as scanet.safetensors")
+    if readme.exists() and not readme.read_text(encoding="utf-8", errors="replace").startswith(card.TITLE):
         raise UserError(f"{readme} is no model card, and would be lost: give --output in a folder of its own")
     store = prepare.open_store(replace(record.made_with, data=data), progress=progress)
     if store.fingerprint != record.run["data"]["fingerprint"]:

@@ -56,12 +56,19 @@ def wait_for_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_folder(path: Path) -> None:
+    """Raises UserError where a file cannot be written because a folder has its name."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a file")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     Readers see the old file or the new one, never a part of one.
     """
+    refuse_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     temporary = _beside(path, "tmp")
@@ -103,14 +110,29 @@ def _beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.{what}")
 
 
+_BESIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)@(?P<machine>.*)\.(?P<what>tmp|old)")
+
+
+def sentence(error: OSError) -> str:
+    """What the operating system says of a file, with the name that the user knows it by."""
+    if not error.filename or not error.strerror:
+        return str(error)
+    path = Path(os.fsdecode(error.filename))
+    mark = _BESIDE.fullmatch(path.name)
+    named = path.with_name(mark["name"]) if mark else path
+    return f"{named}: {error.strerror}: check the path, its rights and the room on the disk"
+
+
 def _clear(path: Path) -> None:
     """Remove what killed processes of this machine left beside `path`; what they had moved away comes back."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        mark = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)@(.*)\.(tmp|old)", left.name)
-        if mark is None or mark[2] != platform.node() or _alive(int(mark[1])):
+        mark = _BESIDE.fullmatch(left.name)
+        if mark is None or mark["name"] != path.name:
+            continue
+        if mark["machine"] != platform.node() or _alive(int(mark["process"])):
             continue
         with suppress(FileNotFoundError):  # another process may clear here too
-            if mark[3] == "old" and not path.exists():
+            if mark["what"] == "old" and not path.exists():
                 left.replace(path)
             elif left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

@@ -91,7 +91,8 @@ def peaks(pyramid: list[Float[Tensor, "b j h h"]]) -> tuple[Float[Tensor, "b j 2
 
     As PN does it: every map is interpolated into one frame that is fixed in the photograph, outside its crop it
     counts as zero, and the highest point is taken as it is. The frame is not the whole photograph but the largest
-    crop, the others being inside it, with `FINE` points to a cell of the plain one.
+    crop, the others being inside it, with `FINE` points to a cell of the plain one. It can reach beyond the
+    photograph, where PN has no points.
     """
     cells = pyramid[0].shape[-1]
     side = round(PYRAMID[-1] * FINE * cells)

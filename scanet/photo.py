@@ -201,9 +201,13 @@ def load_model(where: Path | str | None = None, device: torch.device | None = No
             about = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is no weights file ({error}): give one that `scanet export` wrote") from error
-    if "input_size" not in about:
+    size = about.get("input_size", "")
+    if not size.isdecimal() or int(size) == 0 or int(size) % 64:
         raise UserError(f"{path} does not say its input's size: give the run's folder, or `scanet export` it")
-    return Predictor(results.load_network(path), int(about["input_size"]), about["run"], device)
+    model = results.load_network(path)
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise UserError(f"{path} has weights that are infinite or NaN: give another file that `scanet export` wrote")
+    return Predictor(model, int(size), about.get("run", path.name), device)
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
@@ -211,19 +215,30 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
     wanted = 'give {"photo.jpg": [[x, y, width, height], ...]}, in pixels'
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        boxes = {str(name): [_box(box) for box in listed] for name, listed in found.items()}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file: check the path") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no json of boxes ({error}): {wanted}") from error
-    return boxes
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no json of boxes by photograph: {wanted}")
+    for name, listed in found.items():
+        if not isinstance(listed, list):
+            raise UserError(f"{path}: the boxes of {name} are no list: {wanted}")
+        for number, box in enumerate(listed, 1):
+            if not _is_box(box):
+                shown = json.dumps(box)[:60]
+                raise UserError(f"{path}: box {number} of {name} is {shown}: {wanted}, width or height above one")
+    return {
+        name: [(float(x), float(y), float(w), float(h)) for x, y, w, h in listed] for name, listed in found.items()
+    }
 
 
-def _box(values: Any) -> Box:
-    x, y, w, h = (float(value) for value in values)
-    if max(w, h) <= 1:
-        raise ValueError(f"the box {values} is of a pixel or less")
-    return x, y, w, h
+def _is_box(values: Any) -> bool:
+    """Whether they are four numbers that a photograph can have, and the box is more than a pixel."""
+    if not isinstance(values, list) or len(values) != 4:
+        return False
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return numbers and all(abs(value) < 1e9 for value in values) and max(values[2:]) > 1
 
 
 def as_dict(poses: Sequence[Pose], photo: Photo, skeleton: Skeleton) -> dict[str, Any]:
@@ -304,7 +319,7 @@ def predict_photos(
             here = _boxes_of(path, boxes) if isinstance(boxes, Mapping) else boxes
             photo = read(path)
             with within_memory(predictor.device, "give the boxes in several calls, or a smaller model"):
-                poses = predictor(photo, here, tta)
+                poses = _poses(predictor, path, photo, here, tta)
         except UserError as error:
             print(f"scanet: {error}", file=sys.stderr)
             failed += 1
@@ -316,6 +331,14 @@ def predict_photos(
         write_json(picture.with_suffix(".json"), about | as_dict(poses, photo, predictor.skeleton))
         on_done(path, picture, len(poses))
     return failed
+
+
+def _poses(predictor: Predictor, path: Path, photo: Photo, boxes: Sequence[Box] | None, tta: Tta) -> list[Pose]:
+    """The photograph's poses; what is wrong with its boxes is said with its path."""
+    try:
+        return predictor(photo, boxes, tta)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _boxes_of(path: Path, boxes: Mapping[str, Sequence[Box]]) -> Sequence[Box]:

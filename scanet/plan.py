@@ -19,7 +19,7 @@ from scanet.data.store import Store, fill
 from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
 from scanet.files import UserError
 from scanet.inference import predict
-from scanet.train import Progress, begin, train_epoch
+from scanet.train import Progress, begin, check_shares, train_epoch
 
 #: Persons of each split, where the data set itself is not at hand.
 PERSONS: Mapping[str, Mapping[str, int]] = {"mpii": mpii.EXPECTED, "lspet": {"train": 9_000, "valid": 1_000}}
@@ -99,13 +99,13 @@ class Plan:
 
 
 def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
-    """The plan of trainings, one after another, that differ in length alone.
+    """The plan of trainings, one after another: of the last one's network, by its speed.
 
     store: their data, for its counts and a few of its persons; None where it is not at hand: then drawn persons stand
     in, and the counts are the published ones.
 
     Raises:
-        UserError: the memory does not suffice.
+        UserError: the memory does not suffice, or the persons for the processes' shares.
     """
     settings, device = stages[-1], pick_device()
     with tempfile.TemporaryDirectory() as folder:
@@ -113,6 +113,8 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         persons = {s: len(store.indices(s)) for s in ("train", "valid", "test")} if store else _published(settings)
         persons |= {split: min(persons[split], settings.limit or persons[split]) for split in ("train", "valid")}
         learning = persons["train"] + (persons["valid"] if settings.train_on == "train+valid" else 0)
+        for stage in stages:
+            check_shares(stage, learning, persons["valid"])
         squares = kept_squares(settings, learning, persons["valid"], device)
         joints, rows = len(sample.skeleton.joints), sample.indices("train")
 
@@ -129,6 +131,8 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
             return (time.perf_counter() - start) / count
 
         with enough_memory(settings, joints, squares, device):
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)  # an earlier run's may have been higher
             run = begin(settings, joints, device)
             speed(1)  # the first step prepares much
             steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))

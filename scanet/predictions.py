@@ -37,9 +37,8 @@ def read_predictions(path: Path | str, key: str | None = None, persons: int | No
     """
     path, key = Path(path), key or "preds"
     (array,) = _read(path, [key], "name the variable with --key, and for a run of this package give its folder")
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: {key} holds {array.dtype} and not numbers: name another variable with --key")
     orders = [order for order in permutations(range(3)) if _fits(array.shape, order, persons)]
+    orders = orders[:1] if orders[:1] == [(0, 1, 2)] else orders  # as it should be: no other order is looked for
     if len(orders) != 1:
         wanted = f"({'N' if persons is None else persons}, {_JOINTS}, 2)"
         trouble = "fits in several ways" if orders else "does not fit"
@@ -101,4 +100,8 @@ def _read(path: Path, names: list[str], remedy: str) -> list[np.ndarray]:
         if name not in variables:
             found = ", ".join(variables) or "none"
             raise UserError(f"{path}: there is no variable {name} (those found: {found}): {remedy}")
-    return [np.asarray(variables[name]) for name in names]
+    arrays = [np.asarray(variables[name]) for name in names]
+    for name, array in zip(names, arrays, strict=True):
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"{path}: {name} holds {array.dtype} and not numbers: {remedy}")
+    return arrays

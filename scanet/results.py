@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from scanet.config import EPHEMERAL, PRESETS, ROWS, Network, Row, Settings
 from scanet.errors import kinds
@@ -163,8 +163,12 @@ class Record:
 
     def predictions(self) -> dict[str, np.ndarray]:
         """Of each validation person: joints (n, j, 2) and heat (n, j), by flip test; truth, head_size, row."""
-        with h5py.File(self.folder / "predictions.h5", "r") as file:
-            return {name: file[name][()] for name in file}
+        path = self.folder / "predictions.h5"
+        try:
+            with h5py.File(path, "r") as file:
+                return {name: file[name][()] for name in file}
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error}): delete its folder and run again") from error
 
     def kinds(self, tta: str = "flip") -> tuple[np.ndarray, np.ndarray]:
         """The kind of every scored person's joints (`errors.KINDS`), by number, and which joints are annotated.
@@ -281,10 +285,17 @@ def finished(folder: Path) -> Record:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return run
-    except ValueError as error:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [name for name, kind in _ALWAYS.items() if not isinstance(run[name], kind)]
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is no run record ({error}): delete its folder and run again") from error
+    if lacking:
+        raise UserError(f"{path} is no run record (of its {lacking[0]}): delete its folder and run again")
+    return dict(run)
+
+
+#: What run.json has of every run and every measurement.
+_ALWAYS = {"key": str, "settings": dict, "overrides": dict, "data": object}
 
 
 def records(preset: str, experiment: str = "ablation", *, of_any_length: bool = False) -> list[Record]:
@@ -469,7 +480,8 @@ def save_model(model: SCANet, path: Path, *, half: bool = False, about: Mapping[
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
     network = asdict(model.config)
     row = next(name for name, row in ROWS.items() if row == model.config.row)
-    save_file(tensors, path, metadata={**(about or {}), "network": json.dumps(network | {"row": row})})
+    # As bytes: safetensors itself would hide the operating system's error, and the file from other users.
+    path.write_bytes(save(tensors, metadata={**(about or {}), "network": json.dumps(network | {"row": row})}))
 
 
 def load_network(path: Path) -> SCANet:

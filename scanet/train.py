@@ -1,4 +1,4 @@
-"""The training loop: RMSprop, a falling rate (`first_rate`), validation each epoch, a checkpoint each epoch.
+"""The training loop: RMSprop, a falling rate (`rate`), validation each epoch, a checkpoint each epoch.
 
 Every epoch draws its randomness from (seed, epoch) alone, so a run that was killed and goes on from its last
 checkpoint ends with the same weights and the same history as one that was not: on a CPU to the last bit, on a GPU but
@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from tqdm import tqdm
 
@@ -50,15 +50,10 @@ def learning_rate(epoch: int, epochs: int, initial: float) -> float:
     return initial * 0.1**passed
 
 
-def linear_rate(done: float, initial: float) -> float:
-    """The rate when a share `done` of the whole run is over."""
-    return initial * (1 - done)
-
-
-def first_rate(settings: Settings, epoch: int) -> float:
-    """The rate at the start of an epoch, counted from 1."""
+def rate(settings: Settings, epoch: int, share: float = 0.0) -> float:
+    """The learning rate in an epoch, counted from 1, of which a share is over: "linear" falls at every step."""
     if settings.schedule == "linear":
-        return linear_rate((epoch - 1) / settings.epochs, settings.learning_rate)
+        return settings.learning_rate * (1 - (epoch - 1 + share) / settings.epochs)
     if settings.schedule == "constant":
         return settings.learning_rate
     return learning_rate(epoch, settings.epochs, settings.learning_rate)
@@ -105,12 +100,14 @@ class Training:
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict()["state"][0].items()}
         with whole_file(path) as temporary:
             about = {"history": json.dumps(self.history), "processes": str(processes.count())}
-            save_file(tensors, temporary, metadata=about)
+            temporary.write_bytes(save(tensors, metadata=about))  # safetensors would hide what the disk says
 
     def load(self, path: Path) -> None:
         """Raises UserError if the file is of another number of processes, of another network, or damaged."""
         try:
             self._load(path)
+        except torch.OutOfMemoryError:  # a RuntimeError, which says nothing of the file
+            raise
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             first, *_ = str(error).splitlines() or [""]
             raise UserError(
@@ -119,7 +116,7 @@ class Training:
 
     def _load(self, path: Path) -> None:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata()
+            about = file.metadata() or {}
             wrote = int(about.get("processes", processes.count()))  # older files do not say
             if wrote != processes.count():
                 raise UserError(
@@ -156,6 +153,30 @@ def optimizer_of(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim
     return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, eps=1e-8)
 
 
+def check_shares(settings: Settings, learning: int, held_out: int) -> None:
+    """Raises UserError unless so many persons to learn from and to validate on do for every process's share."""
+    if learning < settings.batch_size:
+        raise UserError(
+            f"{learning} training persons are fewer than a batch of {settings.batch_size}: "
+            "give a smaller batch_size or more data"
+        )
+    if settings.batch_size % processes.count():
+        raise UserError(
+            f"a batch of {settings.batch_size} cannot be shared by {processes.count()} processes: "
+            f"give a batch_size that is a multiple of {processes.count()}"
+        )
+    if settings.batch_size == processes.count() and not settings.sync_batch_norm:
+        raise UserError(
+            f"a batch of {settings.batch_size} leaves one person for each of {processes.count()} processes, too few "
+            f"for batch statistics: give a batch_size of {2 * processes.count()} or more"
+        )
+    if held_out < processes.count():
+        raise UserError(
+            f"there are {held_out} validation persons, and each process needs one, of {processes.count()}: "
+            "give more data, or start fewer processes"
+        )
+
+
 def train(
     settings: Settings,
     store: Store,
@@ -178,28 +199,8 @@ def train(
 
     on_epoch: called with 0 and the network before anything is learnt, then after each epoch with its number.
     """
-    rows = training_rows(store, settings)
-    if len(rows) < settings.batch_size:
-        raise UserError(
-            f"{len(rows)} training persons are fewer than a batch of {settings.batch_size}: "
-            "give a smaller batch_size or more data"
-        )
-    if settings.batch_size % processes.count():
-        raise UserError(
-            f"a batch of {settings.batch_size} cannot be shared by {processes.count()} processes: "
-            f"give a batch_size that is a multiple of {processes.count()}"
-        )
-    if settings.batch_size == processes.count() and not settings.sync_batch_norm:
-        raise UserError(
-            f"a batch of {settings.batch_size} leaves one person for each of {processes.count()} processes, too few "
-            f"for batch statistics: give a batch_size of {2 * processes.count()} or more"
-        )
-    held_out_rows = store.indices("valid")[: settings.limit]
-    if len(held_out_rows) < processes.count():
-        raise UserError(
-            f"there are {len(held_out_rows)} validation persons, and each process needs one, of {processes.count()}: "
-            "give more data, or start fewer processes"
-        )
+    rows, held_out_rows = training_rows(store, settings), store.indices("valid")[: settings.limit]
+    check_shares(settings, len(rows), len(held_out_rows))
     keep_freed_memory()
     people = Persons(store, rows, device)
     held_out = Persons(store, held_out_rows[processes.rank() :: processes.count()], device)
@@ -229,11 +230,8 @@ def train(
 
 def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, bar: "Progress") -> Epoch:
     device = people.device
-    linear = settings.schedule == "linear"
     steps, share = len(people) // settings.batch_size, settings.batch_size // processes.count()
     mine = slice(processes.rank() * share, (processes.rank() + 1) * share)  # of every batch
-    rate = first_rate(settings, epoch)
-    set_rate(run.optimizer, rate)
     random = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch))
     order = torch.randperm(len(people), generator=random)[: steps * settings.batch_size].view(steps, -1)
     augmentation = draw_augmentation(len(people), settings, random)
@@ -248,9 +246,7 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     batches = 0
     (weights,) = run.optimizer.param_groups[0]["params"]
     for batch in people.training_batches(settings, order[:, mine], augmentation):
-        if linear:
-            done = (epoch - 1 + batches / steps) / settings.epochs
-            set_rate(run.optimizer, linear_rate(done, settings.learning_rate))
+        set_rate(run.optimizer, rate(settings, epoch, batches / steps))
         noise = gumbel_difference(noise_shape, noise_source)[mine] if noisy else None
         with autocast(device):
             # [0]: a name for the intermediates would keep them through the next step
@@ -267,20 +263,21 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     mean_loss = float(total) / batches  # waits for the device
     if not math.isfinite(mean_loss) or not weights.isfinite().all():
         what = "weights" if math.isfinite(mean_loss) else "loss"
-        raise UserError(f"the {what} became infinite or NaN in epoch {epoch}: give a learning_rate below {rate:g}")
+        lower = f"give a learning_rate below {rate(settings, epoch):g}"
+        raise UserError(f"the {what} became infinite or NaN in epoch {epoch}: {lower}")
     seconds = time.perf_counter() - start
     return {
         "epoch": epoch,
-        "learning_rate": rate,
+        "learning_rate": rate(settings, epoch),
         "loss": mean_loss,
         "seconds": seconds,
         "images_per_second": batches * settings.batch_size / seconds,
     }
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = value
 
 
 def epoch_seed(seed: int, epoch: int, stream: Literal["data", "noise", "layers"] = "data") -> int:

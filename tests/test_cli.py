@@ -109,6 +109,16 @@ def test_evaluate_scores_anybodys_file(
     assert call(monkeypatch, "evaluate", *files, "--json") == 0
     scores = json.loads(capsys.readouterr().out)
     assert {row["Mean"] for row in scores["rows"].values()} == {75.0}
+    with h5py.File(tmp_path / "preds.h5", "a") as file:
+        file["preds"][0, 3, 1] = np.nan
+    assert call(monkeypatch, "evaluate", *files, "--json") == 0
+    assert "has no numbers for 1 of 640 joints: they count as wrong" in capsys.readouterr().err
+    with h5py.File(tmp_path / "truth.h5", "a") as file:
+        file["normalize"][:] = np.nan
+    assert call(monkeypatch, "evaluate", *files) == 1
+    assert "has no person with a head size and a joint" in capsys.readouterr().err
+    with h5py.File(tmp_path / "truth.h5", "a") as file:
+        file["normalize"][:] = 20.0
     assert call(monkeypatch, "evaluate", *files) == 0
     printed = capsys.readouterr().out
     assert "pytorch-pose 75.000" in printed
@@ -235,6 +245,11 @@ def test_predict_does_what_it_can_and_says_what_it_cannot(
     assert "0 persons" in told.out
     assert call(monkeypatch, "predict", "one.png", "broken.jpg", "--boxes", "boxes.json") == 1
     assert "broken.jpg is not in the json of boxes" in capsys.readouterr().err
+    Path("boxes.json").write_text(json.dumps({"one.png": [[500, 500, 20, 20]], "two.jpg": []}))
+    assert call(monkeypatch, "predict", *files) == 1
+    assert capsys.readouterr().err.startswith("scanet: one.png: the box 500 500 20 20 has no part in the picture")
+    assert call(monkeypatch, "predict", "broken.jpg", "--box", "1", "2", "30", "40") == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1  # of one photograph one sentence is all
     assert call(monkeypatch, "predict", "one.png", "there/one.jpg") == 1
     assert "2 of the photos are called one: give them in separate calls" in capsys.readouterr().err
 
@@ -264,6 +279,11 @@ def test_a_runs_network_is_exported_and_used(
         assert call(monkeypatch, "export", run, "--output", "other/model.safetensors") == 1
     assert "keep to the run's folder" in capsys.readouterr().err
     assert not any(Path("other").iterdir())
+    assert Path("exported/scanet.safetensors").stat().st_mode == Path("exported/README.md").stat().st_mode
+    for output, said in ((".", ". is a folder"), ("exported", "is a folder"), ("new/README.md", "name of the card")):
+        assert call(monkeypatch, "export", run, "--output", output) == 1
+        assert said in capsys.readouterr().err
+    assert not Path("new").exists()
     Path("exported/README.md").write_text("# My notes\n")
     assert call(monkeypatch, "export", run) == 1
     assert "README.md is no model card, and would be lost" in capsys.readouterr().err

@@ -322,6 +322,9 @@ def test_predictions_of_wrong_files(tmp_path: Path) -> None:
         file["whole"] = np.ones((3, 16, 2), np.int32)
     with pytest.raises(UserError, match=r"a\.h5: preds of shape \(16, 2, 2\) fits in several ways \(N, 16, 2\)"):
         read_predictions(path)
+    with h5py.File(path, "a") as file:
+        file["square"] = square = np.random.default_rng(0).random((16, 16, 2))
+    np.testing.assert_array_equal(read_predictions(path, "square", persons=16), square)  # the order asked for
     for name in ("scored", "flat", "one"):
         with pytest.raises(UserError, match=rf"{name} of shape .* does not fit .*name another variable with --key"):
             read_predictions(path, name)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import struct
 import zlib
 from io import BytesIO
@@ -193,16 +194,22 @@ def test_json_of_boxes(tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps({"a.jpg": [[1, 2, 3, 4.5]], "b.jpg": []}))
     assert read_boxes(path) == {"a.jpg": [(1.0, 2.0, 3.0, 4.5)], "b.jpg": []}
-    for wrong in (
-        '{"a.jpg": [[1, 2, 3]]}',
-        '{"a.jpg": [1, 2, 3, 4]}',
-        "[]",
-        "no json",
-        '{"a": [["x", 2, 3, 4]]}',
-        PARTS,
+    for wrong, said in (
+        ('{"a.jpg": [[1, 2, 30, 40], [1, 2, 3]]}', r"box 2 of a\.jpg is \[1, 2, 3\]"),
+        ('{"a.jpg": [1, 2, 3, 4]}', r"box 1 of a\.jpg is 1"),
+        ('{"a.jpg": {"x": 1}}', r"the boxes of a\.jpg are no list"),
+        ('{"a": [["x", 2, 3, 4]]}', r"box 1 of a is \[.x., 2, 3, 4\]"),
+        ('{"a": ["0099"]}', "box 1 of a is .0099."),
+        ('{"a": [[true, true, 50, 50]]}', r"box 1 of a is \[true"),
+        ('{"a": [[0, 0, NaN, 50]]}', r"box 1 of a is \[0, 0, NaN"),
+        ('{"a": [[0, 0, 1%s, 50]]}' % ("0" * 400), r"box 1 of a is \[0, 0, 10"),
+        (PARTS, r"box 1 of a\.jpg is \[0\.1, 0\.1"),
+        ("[]", "is no json of boxes by photograph"),
+        ("no json", r"is no json of boxes \("),
+        ("[" * 100_000, r"is no json of boxes \("),
     ):
         path.write_text(wrong)
-        with pytest.raises(UserError, match=r"boxes\.json is no json of boxes .*: give \{\"photo"):
+        with pytest.raises(UserError, match=rf"boxes\.json:? {said}.*: give \{{\"photo"):
             read_boxes(path)
 
 
@@ -237,6 +244,15 @@ def test_weights_that_are_none_get_a_sentence(tmp_path: Path, predictor: Predict
     results.save_model(predictor.model, tmp_path / "run.safetensors")
     with pytest.raises(UserError, match="does not say its input's size"):
         load_model(tmp_path / "run.safetensors")
+    for size in ("abc", "0", "-64", "63"):
+        results.save_model(predictor.model, tmp_path / "odd.safetensors", about={"input_size": size})
+        with pytest.raises(UserError, match="does not say its input's size"):
+            load_model(tmp_path / "odd.safetensors")
+    broken = copy.deepcopy(predictor.model)
+    next(broken.parameters()).data.fill_(math.nan)
+    results.save_model(broken, tmp_path / "nan.safetensors", about={"input_size": "64"})
+    with pytest.raises(UserError, match=r"nan\.safetensors has weights that are infinite or NaN"):
+        load_model(tmp_path / "nan.safetensors")
 
 
 def test_the_packages_own_model_is_small_and_has_its_card() -> None:

@@ -342,6 +342,13 @@ def test_errors(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("text")
     with pytest.raises(UserError, match=r"is not a store .*scanet prepare"):
         Store(tmp_path / "text.h5")
+    with pytest.raises(UserError, match=r"is there and is no store.*give another --output"):
+        fill(tmp_path / "text.h5", people(), tmp_path, dataset="MPII", resolution=32, progress=False)
+    assert (tmp_path / "text.h5").read_text() == "text"
+    with pytest.raises(UserError, match="is a folder"):
+        fill(tmp_path, people(), tmp_path, dataset="MPII", resolution=32, progress=False)
+    with pytest.raises(UserError, match="is a folder and no store"):
+        Store(tmp_path)
     with pytest.raises(UserError, match="no persons of MPII"):
         fill(tmp_path / "s.h5", [], tmp_path, dataset="MPII", resolution=32, progress=False)
     with pytest.raises(UserError, match="resolution is 8 pixels"):

@@ -35,28 +35,21 @@ def decode(
 ) -> tuple[Float[Tensor, "b j 2"], Float[Tensor, "b j"]]:
     """Positions and their heat: the highest cell's centre, moved a quarter cell towards its larger neighbour.
 
-    PHT's rule, per axis; none for a cell on the border, and none between equal neighbours.
+    PHT's rule, but for each axis by itself: none along an axis on whose border the cell lies, where PHT moves it
+    along neither; none between equal neighbours.
     """
-    b, j, h, w = heatmaps.shape
-    heat, flat = heatmaps.flatten(2).max(dim=2)
+    h, w = heatmaps.shape[-2:]
+    cells = heatmaps.flatten(2)
+    heat, flat = cells.max(dim=2)
     x, y = flat % w, flat // w
-    rows = heatmaps.flatten(0, 1)
-    person = torch.arange(b * j, device=heatmaps.device)
 
-    def towards_larger(index: Tensor, other: Tensor, size: int, *, horizontal: bool) -> Tensor:
-        i, o = index.flatten(), other.flatten()
-        before, after = (i - 1).clamp(min=0), (i + 1).clamp(max=size - 1)
-        low, high = (
-            (rows[person, o, before], rows[person, o, after])
-            if horizontal
-            else (rows[person, before, o], rows[person, after, o])
-        )
-        interior = (i > 0) & (i < size - 1)
-        return (0.25 * torch.sign(high - low) * interior).view_as(index)
+    def moved(place: Tensor, size: int, step: int) -> Tensor:
+        """The cell's centre along one axis, moved. step: to the next cell along it, of the flat map."""
+        low, high = (cells.gather(2, (flat + by).clamp(0, h * w - 1)[..., None])[..., 0] for by in (-step, step))
+        interior = (place > 0) & (place < size - 1)
+        return place + 0.5 + 0.25 * torch.sign(high - low) * interior
 
-    moved_x = x + 0.5 + towards_larger(x, y, w, horizontal=True)
-    moved_y = y + 0.5 + towards_larger(y, x, h, horizontal=False)
-    return torch.stack([moved_x, moved_y], dim=-1).float(), heat.float()
+    return torch.stack([moved(x, w, 1), moved(y, h, w)], dim=-1).float(), heat.float()
 
 
 def mirror(heatmaps: Float[Tensor, "b j h w"], flip: tuple[int, ...]) -> Float[Tensor, "b j h w"]:

@@ -1,6 +1,5 @@
 """Persons of one split on the model's device, batch by batch."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from scanet.config import Settings
 from scanet.data import transforms
 from scanet.data.heatmaps import draw_targets
 from scanet.data.store import Store
-from scanet.device import free_memory
+from scanet.device import free_memory, sharing
 
 MEMORY_SHARE = 0.4  # of the device's free memory that stored squares may take; the rest is the network's. Our choice
 PART = 512  # persons that are read at once into the device's memory
@@ -128,5 +127,4 @@ class Persons(Squares):
 
 def fits(persons: int, canvas: int, device: torch.device) -> bool:
     """Whether the device's memory has room for so many stored squares, `canvas` pixels a side."""
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1  # processes that share it
-    return persons * 3 * canvas**2 * beside < MEMORY_SHARE * free_memory(device)
+    return persons * 3 * canvas**2 * sharing(device) < MEMORY_SHARE * free_memory(device)

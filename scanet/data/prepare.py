@@ -58,6 +58,8 @@ def prepare(
 
     on_read: called with the annotations, before the photographs are cut.
     """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder that holds the {dataset} data, or a store, *.h5")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds the {dataset} data")
     reading = _READERS[dataset](folder)
@@ -116,8 +118,9 @@ def filled(settings: Settings) -> Store | None:
     if settings.data is not None and not _given(settings.data).exists():
         raise UserError(f"{settings.data} does not exist: give the data set's folder, or a store")
     path = store_path(settings)
-    named = settings.data is not None and _is_store(_given(settings.data))
-    return _right_store(path, settings) if named or path.is_file() else None
+    if settings.data is not None and not path.is_file() and not _is_store(_given(settings.data)):
+        raise UserError(f"no store of {settings.data} is there yet: fill one with `scanet prepare`, and name that")
+    return _right_store(path, settings) if settings.data is not None or path.is_file() else None
 
 
 def _right_store(path: Path, settings: Settings) -> Store:

@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scanet.data.person import BOX, Person
-from scanet.files import UserError, alone, wait_for_disk, whole_file
+from scanet.files import UserError, alone, refuse_folder, wait_for_disk, whole_file
 from scanet.skeleton import SKELETONS, Skeleton
 
 #: Stored side over the person's box: a crop of 1.4 boxes, rotated by any angle, needs 1.4 * sqrt(2) = 1.98.
@@ -78,6 +78,9 @@ def fill(
         raise UserError(f"There are no persons of {dataset} to put into {path}: check the annotation files.")
     if resolution < 16:
         raise UserError(f"A store's resolution is {resolution} pixels and must be at least 16: choose e.g. 256.")
+    refuse_folder(path)
+    if path.exists() and _foreign(path):
+        raise UserError(f"{path} is there and is no store: give another --output.")
     header = _sha256(json.dumps([VERSION, dataset, resolution, MARGIN, QUALITY]).encode(), _annotations(persons))
     done = _finished(path, header, images)
     if done is not None:
@@ -277,6 +280,17 @@ def _finished(path: Path, header: str, images: Path) -> Report | None:
     return Report(stored, skipped, stored, outside)
 
 
+def _foreign(path: Path) -> bool:
+    """Whether the file is no HDF5, or one without a store's marks. One that is cut off counts as a store."""
+    if not h5py.is_hdf5(path):
+        return True
+    try:
+        with h5py.File(path, "r") as file:
+            return "fingerprint" not in file.attrs
+    except OSError:
+        return False
+
+
 def _check_photographs(missing: int, total: int, images: Path) -> None:
     if 2 * missing > total:
         raise UserError(
@@ -345,6 +359,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise UserError(f"{path} is a folder and no store: give a file that `scanet prepare` filled.")
         if not self.path.is_file():
             raise UserError(f"The store {path} does not exist: make it with `scanet prepare`.")
         try:
@@ -366,10 +382,10 @@ class Store:
                 self.split: np.ndarray = np.array(file["split"].asstr()[:], dtype=str)
                 self.skipped = [(str(image), str(reason)) for image, reason in file["skipped"].asstr()[:]]
         except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} is not a store ({error}): delete it and run `scanet prepare`.") from error
+            raise UserError(f"{path} is not a store ({error}): give a file that `scanet prepare` filled.") from error
         if version != VERSION:
             raise UserError(
-                f"{path} is a store of version {version}, not {VERSION}: delete it and run `scanet prepare`."
+                f"{path} is a store of version {version}, not {VERSION}: fill another with `scanet prepare`."
             )
 
     def __len__(self) -> int:
