@@ -4,6 +4,7 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,6 @@ from scanet.config import FINAL_STACKS, PRESETS, ROWS, Settings, final_stages, r
 from scanet.files import UserError, sentence
 
 app = typer.Typer(
-    help="Bi-directional Message Passing based SCANet for human pose estimation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +29,21 @@ Resolution = Annotated[int, typer.Option(help="Stored pixels along a person's bo
 Output = Annotated[Path | None, typer.Option(help="The store to fill. Default: data/<data set>-<resolution>.h5.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("scanet"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Bi-directional Message Passing based SCANet for human pose estimation."""
+
+
 def main() -> None:
     """Run the command; a `UserError`, or a file that cannot be used, is one sentence on stderr and exit code 1."""
     try:
@@ -40,7 +55,7 @@ def main() -> None:
 
 @app.command()
 def info(joints: Annotated[int, typer.Option(help="16 for MPII, 14 for LSP.")] = 16, as_json: AsJson = False) -> None:
-    """What every row of Table 2 costs with 1, 2, 4 and 8 stacks: parameters, and operations for one image.
+    """Count every row's parameters and operations. With 1, 2, 4 and 8 stacks; the operations are for one image.
 
     Example: scanet info
     """
@@ -75,7 +90,8 @@ def info(joints: Annotated[int, typer.Option(help="16 for MPII, 14 for LSP.")] =
 
 @prepare_app.command("mpii")
 def prepare_mpii(folder: Path, resolution: Resolution = 320, output: Output = None) -> None:
-    """FOLDER holds mpii_human_pose_v1_u12_1.mat and images/, or mpii_human_pose_v1.tar.gz, which is then unpacked.
+    """MPII, from its two official files. FOLDER holds mpii_human_pose_v1_u12_1.mat and images/, or
+    mpii_human_pose_v1.tar.gz, which is then unpacked.
 
     A valid.h5 in it (Newell's format) says who is for validation; without one, those whom the field uses are.
 
@@ -86,7 +102,7 @@ def prepare_mpii(folder: Path, resolution: Resolution = 320, output: Output = No
 
 @prepare_app.command("lspet")
 def prepare_lspet(folder: Path, resolution: Resolution = 320, output: Output = None) -> None:
-    """FOLDER holds joints.mat and images/, of LSP Extended or of LSP.
+    """LSP Extended, or LSP. FOLDER holds joints.mat and images/.
 
     Example: scanet prepare lspet ~/lspet --resolution 160
     """
@@ -97,7 +113,7 @@ def prepare_lspet(folder: Path, resolution: Resolution = 320, output: Output = N
 def prepare_synthetic(
     preset: Annotated[str, typer.Option(help="tiny, quick or synthetic: says how many persons.")] = "quick",
 ) -> None:
-    """Draw the synthetic persons of a preset, write them in MPII's formats, and fill their store.
+    """The drawn persons of a preset. They are written in MPII's formats and read from there.
 
     Example: scanet prepare synthetic
     """
@@ -116,8 +132,8 @@ def prepare_rehearsal(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     share: Annotated[float, typer.Option(help="Of MPII's training and test persons, 0.001 to 1.")] = 1.0,
 ) -> None:
-    """Write drawn stand-ins for MPII's two files into FOLDER, with its counts and sizes: then `scanet prepare mpii
-    FOLDER` and all that follows can be tried before the download.
+    """Drawn stand-ins for MPII's two files, for a rehearsal. They are written into FOLDER, with MPII's counts and
+    sizes: then `scanet prepare mpii FOLDER` and all that follows can be tried before the download.
 
     Example: scanet prepare rehearsal /tmp/rehearsal --share 0.1
     """
@@ -168,7 +184,7 @@ def train(
     tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
     given: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
 ) -> None:
-    """Train and evaluate a row, or show the record of a run that is finished, as `ablation.ipynb` does.
+    """Train and evaluate a row of Table 2. Of a run that is finished its record is shown, as in `ablation.ipynb`.
 
     Example: scanet train SSA --preset quick --set tau=0.5
 
@@ -225,7 +241,7 @@ def plan(
     given: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a few steps of a run on this machine and say what the whole of it needs: hours, memory, disk.
+    """Say what a run will need: hours, memory, disk. A few steps of it are measured on this machine.
 
     Example: scanet plan SSA --preset paper --set epochs=100
 
@@ -250,7 +266,7 @@ def evaluate(
     tta: Annotated[str | None, typer.Option(help="For a run: none, flip (the default) or six-scale.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """PCKh@0.5 of a finished run or of a prediction file, in every convention.
+    """Score a finished run or a prediction file. By PCKh@0.5, in every convention.
 
     A prediction file counts pixels from 1, as MPII's own files do: (N, 16, 2) under the name `preds`, the persons in
     the truth's order.
@@ -291,7 +307,8 @@ def compare(
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS))] = "quick",
     tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
 ) -> None:
-    """The mean PCKh of a row less that of another, points, with its 95 % interval, from finished runs.
+    """Compare two rows, with an interval. It is the mean PCKh of the first less that of the second, points, with its
+    95 % interval, from finished runs.
 
     With one seed the interval is that of the persons alone.
 
@@ -323,7 +340,7 @@ def submit(
     tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("pred_keypoints_mpii.mat"),
 ) -> None:
-    """Predict MPII's test persons and write the file that its server scores.
+    """Write the file that MPII's server scores. The run's network predicts MPII's test persons for it.
 
     Example: scanet submit experiments/results/paper/ablation/SSA-s0 --mat mpii/mpii_human_pose_v1_u12_1.mat
     --data data/mpii-320.h5
@@ -354,7 +371,7 @@ def predict(
     tta: Annotated[str, typer.Option(help="none, flip or six-scale.")] = "flip",
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu. Default: the best there is.")] = None,
 ) -> None:
-    """Find the joints of the persons in photographs: for each a picture with skeletons, and a json.
+    """Find the joints of persons in photographs. Each photograph gets a picture with skeletons, and a json.
 
     There is no detector here. Without boxes each whole picture is taken as one person's.
 
@@ -397,7 +414,7 @@ def export(
         str | None, typer.Option(help="The data set's folder, or a store. Default: the preset's.")
     ] = None,
 ) -> None:
-    """Write a run's network in half precision with its model card, and measure what that costs.
+    """Write a run's network as a file, with its card. In half precision; what that costs is measured.
 
     Example: scanet export experiments/results/lspet/ablation/SSA-s0 --output scanet/weights/scanet.safetensors
     """
@@ -420,7 +437,7 @@ def bench(
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu. Default: the best there is.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time training and prediction of every row, beside the plain way and the machine's limits.
+    """Time training and prediction of every row. Beside the plain way and the machine's limits.
 
     On a CPU that has other work to do, OMP_NUM_THREADS=1 makes it read the processor's time and not the wall's.
 
