@@ -272,7 +272,7 @@ def add_scores(record: Record, tta: str, predictions: Predictions, scores: Score
 def load(folder: Path) -> Record | None:
     """The record in `folder`; None if there is none. Raises UserError if it is broken."""
     path = folder / "run.json"
-    return Record(folder, _read(path)) if path.exists() else None
+    return Record(folder, _read(path, metrics=dict, data=dict)) if path.exists() else None
 
 
 def finished(folder: Path) -> Record:
@@ -283,19 +283,21 @@ def finished(folder: Path) -> Record:
     return record
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, **also: type) -> dict[str, Any]:
+    """also: what there has to be beside `_ALWAYS`, and its type."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        lacking = [name for name, kind in _ALWAYS.items() if not isinstance(run[name], kind)]
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is no run record ({error}): delete its folder and run again") from error
-    if lacking:
-        raise UserError(f"{path} is no run record (of its {lacking[0]}): delete its folder and run again")
-    return dict(run)
+    found = run if isinstance(run, dict) else {}
+    for name, kind in {**_ALWAYS, **also}.items():
+        if not isinstance(found.get(name), kind):
+            raise UserError(f"{path} is no run record (it has no {name}): delete its folder and run again")
+    return found
 
 
 #: What run.json has of every run and every measurement.
-_ALWAYS = {"key": str, "settings": dict, "overrides": dict, "data": object}
+_ALWAYS: Mapping[str, type] = {"key": str, "settings": dict, "overrides": dict}
 
 
 def records(preset: str, experiment: str = "ablation", *, of_any_length: bool = False) -> list[Record]:

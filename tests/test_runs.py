@@ -202,9 +202,10 @@ def test_weights_of_another_make_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_broken_record_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="is no run record"):
-        results.load(tmp_path)
+    for text in ("{", "{}", "[]", "null", '{"key": "k", "settings": null}'):
+        (tmp_path / "run.json").write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=r"is no run record \(.*\): delete its folder"):
+            results.load(tmp_path)
     assert results.load(tmp_path / "nothing") is None
 
 

@@ -150,7 +150,7 @@ def test_networks_trained_at_a_temperature_are_compared_seed_by_seed() -> None:
 def test_tables_over_seeds(tmp_path: Path) -> None:
     def write(name: str, seed: int, value: float, **changes: object) -> results.Measurement:
         same = {"overrides": {}, "settings": {"persons": 2}, "data": "data", "version": 1, "sources": {}}
-        content = {"module": "SSA", "seed": seed, **same, **changes}
+        content = {"key": name, "module": "SSA", "seed": seed, **same, **changes}
         return results.write_measurement(tmp_path / name, content, pd.DataFrame({"norm": [value]}))
 
     first = write("SSA-s0", 0, 1.5)
