@@ -42,7 +42,8 @@ class Row:
     attention: Attention = "none"
     hard_mining: bool = False
     # Raised by one when the same settings begin to give other weights: records of another recipe are old.
-    # tests/test_recipe.py compares short runs with stored losses and says when that is due.
+    # tests/test_recipe.py compares short runs with stored losses and says when that is due. (fp32 logits raised it
+    # where Eq. (5) is used; for a softmax, of "soft" and "rescaled", they change rounding alone.)
     recipe: int = 1
 
 

@@ -126,14 +126,18 @@ def job_memory(root: Path = Path("/")) -> tuple[int, int]:
 _FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
+def memory_is_full(error: Exception) -> bool:
+    """Whether that is what the error says."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _FULL)
+
+
 @contextmanager
 def within_memory(device: torch.device, remedy: str) -> Iterator[None]:
     """Whatever the device says when its memory is full becomes one sentence, which ends in the remedy."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not full and not any(words in str(error) for words in _FULL):
+        if not memory_is_full(error):
             raise
         raise UserError(f"the memory of {describe(device)} is full: {remedy}") from error
 

@@ -90,6 +90,7 @@ def evaluate_file(path: Path, truth: Path, key: str | None) -> Scores:
     joints, metric = read_predictions(path, key, len(known.joints)), PCK()
     heads = np.isfinite(known.head_size) & (known.head_size > 0)
     counted = np.isfinite(known.joints).all(axis=-1) & heads[:, None]
+    counted[:, np.setdiff1d(np.arange(counted.shape[1]), MPII.scored)] = False
     if not counted.any():
         raise UserError(f"{truth} has no person with a head size and a joint: there is nothing to score against")
     if lost := int((counted & ~np.isfinite(joints).all(axis=-1)).sum()):

@@ -73,7 +73,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     _clear(path)
     temporary = _beside(path, "tmp")
     try:
-        yield temporary
+        with _named(path):
+            yield temporary
         wait_for_disk(temporary)
         temporary.replace(path)
     finally:
@@ -89,7 +90,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with _named(path):
+            yield temporary
         for written in temporary.iterdir():  # files in folders are pictures, which can be drawn again
             wait_for_disk(written)
         try:
@@ -117,10 +119,21 @@ def sentence(error: OSError) -> str:
     """What the operating system says of a file, with the name that the user knows it by."""
     if not error.filename or not error.strerror:
         return str(error)
-    path = Path(os.fsdecode(error.filename))
-    mark = _BESIDE.fullmatch(path.name)
-    named = path.with_name(mark["name"]) if mark else path
+    parts = Path(os.fsdecode(error.filename)).parts
+    marks = [_BESIDE.fullmatch(part) for part in parts]
+    named = Path(*(mark["name"] if mark else part for mark, part in zip(marks, parts, strict=True)))
     return f"{named}: {error.strerror}: check the path, its rights and the room on the disk"
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An error of the operating system that names no file, as of a full disk, gets this one's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _clear(path: Path) -> None:

@@ -203,9 +203,9 @@ def load_model(where: Path | str | None = None, device: torch.device | None = No
         raise UserError(f"{path} is no weights file ({error}): give one that `scanet export` wrote") from error
     size = about.get("input_size", "")
     if not size.isdecimal() or int(size) == 0 or int(size) % 64:
-        raise UserError(f"{path} does not say its input's size: give the run's folder, or `scanet export` it")
+        raise UserError(f"{path} says no size of its input that a network can have: `scanet export` the run again")
     model = results.load_network(path)
-    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
         raise UserError(f"{path} has weights that are infinite or NaN: give another file that `scanet export` wrote")
     return Predictor(model, int(size), about.get("run", path.name), device)
 
@@ -320,15 +320,15 @@ def predict_photos(
             photo = read(path)
             with within_memory(predictor.device, "give the boxes in several calls, or a smaller model"):
                 poses = _poses(predictor, path, photo, here, tta)
+            picture = output / f"{path.stem}-pose.jpg"
+            with whole_file(picture) as temporary:
+                draw(photo, poses, predictor.skeleton).save(temporary, "JPEG", quality=92, subsampling=0)
+            about = {"photo": path.name, "model": predictor.name, "tta": tta}
+            write_json(picture.with_suffix(".json"), about | as_dict(poses, photo, predictor.skeleton))
         except UserError as error:
             print(f"scanet: {error}", file=sys.stderr)
             failed += 1
             continue
-        picture = output / f"{path.stem}-pose.jpg"
-        with whole_file(picture) as temporary:
-            draw(photo, poses, predictor.skeleton).save(temporary, "JPEG", quality=92, subsampling=0)
-        about = {"photo": path.name, "model": predictor.name, "tta": tta}
-        write_json(picture.with_suffix(".json"), about | as_dict(poses, photo, predictor.skeleton))
         on_done(path, picture, len(poses))
     return failed
 

@@ -33,7 +33,8 @@ def read_predictions(path: Path | str, key: str | None = None, persons: int | No
     """(N, 16, 2) pixels, float64, from an HDF5 or a Matlab file, whatever the order of its axes.
 
     key: the variable, by default `preds`. persons: N where it is known; a file with another number is refused.
-    Raises UserError if the file or the variable cannot be read, or if its shape leaves the axes open.
+    An array that has this order as it stands is taken so. Raises UserError if the file or the variable cannot be
+    read, or if its shape leaves the axes open.
     """
     path, key = Path(path), key or "preds"
     (array,) = _read(path, [key], "name the variable with --key, and for a run of this package give its folder")

@@ -12,7 +12,8 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, lru_cache
 from pathlib import Path
@@ -163,12 +164,8 @@ class Record:
 
     def predictions(self) -> dict[str, np.ndarray]:
         """Of each validation person: joints (n, j, 2) and heat (n, j), by flip test; truth, head_size, row."""
-        path = self.folder / "predictions.h5"
-        try:
-            with h5py.File(path, "r") as file:
-                return {name: file[name][()] for name in file}
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error}): delete its folder and run again") from error
+        with _predictions(self.folder / "predictions.h5") as file:
+            return {name: file[name][()] for name in file}
 
     def kinds(self, tta: str = "flip") -> tuple[np.ndarray, np.ndarray]:
         """The kind of every scored person's joints (`errors.KINDS`), by number, and which joints are annotated.
@@ -219,13 +216,25 @@ class Record:
         return ""
 
 
+@contextmanager
+def _predictions(path: Path) -> Iterator[h5py.File]:
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): if it is damaged, delete its folder and run again"
+        ) from error
+    with file:
+        yield file
+
+
 @lru_cache(maxsize=128)  # tables ask for one kind after the other, of many records
 def _kinds(path: Path, changed: int, joints: str) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG001
     """`errors.kinds` of the scored joints in a file of predictions. joints: the dataset of the predicted ones.
 
     changed: when the file was, so that another one in its place is read.
     """
-    with h5py.File(path, "r") as file:
+    with _predictions(path) as file:
         predicted, truth, head_size = (file[name][()].astype(np.float64) for name in (joints, "truth", "head_size"))
     skeleton = SKELETONS[truth.shape[1]]
     persons = head_size > 0  # NaN where there is no head size
@@ -290,9 +299,12 @@ def _read(path: Path, **also: type) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is no run record ({error}): delete its folder and run again") from error
     found = run if isinstance(run, dict) else {}
-    for name, kind in {**_ALWAYS, **also}.items():
+    for name, kind in _ALWAYS.items():
         if not isinstance(found.get(name), kind):
             raise UserError(f"{path} is no run record (it has no {name}): delete its folder and run again")
+    for name, kind in also.items():
+        if not isinstance(found.get(name), kind):
+            raise UserError(f"{path} is of a measurement and has no {name}: give the folder of a run")
     return found
 
 
@@ -448,7 +460,8 @@ def one_preset(records: Sequence[Record]) -> str:
         recipe = ROWS[module].recipe
         behind = recipe - record.run.get("recipe", 0)
         # A row whose recipe was never raised is the same by any code; all others are of today's, or all as old.
-        for what, by in (("raised" if recipe > 1 else f"{module}'s recipe", behind), (module, code)):
+        shared = "recipe" if recipe > 1 or behind else f"{module}'s recipe"
+        for what, by in ((shared, behind), (module, code)):
             other, before = made.setdefault(what, (record, by))
             if by != before:
                 raise UserError(

@@ -28,7 +28,7 @@ from scanet.config import Settings
 from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.data.transforms import draw_augmentation
-from scanet.device import autocast, keep_freed_memory
+from scanet.device import autocast, keep_freed_memory, memory_is_full
 from scanet.files import UserError, whole_file
 from scanet.inference import predict
 from scanet.losses import heatmap_loss
@@ -106,9 +106,9 @@ class Training:
         """Raises UserError if the file is of another number of processes, of another network, or damaged."""
         try:
             self._load(path)
-        except torch.OutOfMemoryError:  # a RuntimeError, which says nothing of the file
-            raise
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            if memory_is_full(error):  # which says nothing of the file
+                raise
             first, *_ = str(error).splitlines() or [""]
             raise UserError(
                 f"{path} is no checkpoint of this network ({first}): delete it, and the training begins anew"

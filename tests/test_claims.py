@@ -306,6 +306,8 @@ def make(tmp_path: Path) -> Callable[..., Record]:
         run = {
             "settings": {"module": module, "seed": seed, "preset": preset, "epochs": resolve(preset=preset).epochs},
             "overrides": {},
+            "key": "key",
+            "recipe": ROWS[module].recipe,
             "network": {"joints": 16},
             "data": {"fingerprint": fingerprint},
             "metrics": {"none": scores, "flip": scores},
@@ -460,7 +462,7 @@ def test_one_seed_decides_nothing(make: Callable[..., Record], book: Path) -> No
 
 def measure(book: Path, experiment: str, seed: int, table: pd.DataFrame, module: str = "SSA") -> None:
     run = {"experiment": experiment, "preset": "quick", "module": module, "seed": seed, "overrides": {}}
-    run |= {"settings": {}, "data": "d", "version": 1, "sources": {}}
+    run |= {"settings": {}, "data": "d", "version": 1, "sources": {}, "key": "key"}
     folder = book / "experiments/results/quick" / experiment / f"{module}-s{seed}"
     results.write_measurement(folder, run, table)
 
@@ -706,6 +708,10 @@ def test_runs_on_mpii_answer_what_needs_mpii(book: Path, make: Callable[..., Rec
     assert wide["verdict"].to_dict() == {"mean-ssa": "reproduced", "test-mean": "needs MPII"}
     assert wide["low"]["mean-ssa"] == wide["high"]["mean-ssa"]  # seeds that agree; persons have no part in it
     assert wide["value"]["mean-ssa"] == pytest.approx(100 * 53 / 60)
+    held = claims.held()
+    one = claims.ledger([stated["mean-ssa"]], {"paper": replace(held["paper"], records=records[:1])}).iloc[0]
+    assert one["verdict"] == "inconclusive"
+    assert math.isnan(one["low"])  # one seed says nothing of seeds, and persons have no part in it
     assert claims.verdict(stated["mean-ssa"], 88.7, 88.5, 88.9, seeds=2) == "reproduced"
     assert claims.verdict(stated["mean-ssa"], 88.5, 88.0, 88.9, seeds=2) == "inconclusive"
     assert claims.verdict(stated["mean-ssa"], 87.5, 87.0, 88.0, seeds=2) == "not reproduced"

@@ -1,6 +1,9 @@
 """The `scanet` command as a user calls it."""
 
+import errno
+import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -112,7 +115,7 @@ def test_evaluate_scores_anybodys_file(
     with h5py.File(tmp_path / "preds.h5", "a") as file:
         file["preds"][0, 3, 1] = np.nan
     assert call(monkeypatch, "evaluate", *files, "--json") == 0
-    assert "has no numbers for 1 of 640 joints: they count as wrong" in capsys.readouterr().err
+    assert "has no numbers for 1 of 560 joints: they count as wrong" in capsys.readouterr().err
     with h5py.File(tmp_path / "truth.h5", "a") as file:
         file["normalize"][:] = np.nan
     assert call(monkeypatch, "evaluate", *files) == 1
@@ -189,6 +192,27 @@ def test_bad_input_gets_a_sentence(
     assert sentence in message
     assert message.startswith("scanet: ")
     assert message.count("\n") == 1
+
+
+def test_the_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == importlib.metadata.version("scanet")
+
+
+def test_a_full_disk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Writing bytes to a full disk gives an error without a file's name."""
+    monkeypatch.chdir(tmp_path)
+    Image.effect_noise((120, 90), 80).save("a.png")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert call(monkeypatch, "predict", "a.png", "--box", "0", "0", "90", "90") == 1
+    said = "poses/a-pose.jpg: No space left on device: check the path, its rights and the room on the disk"
+    assert capsys.readouterr().err == f"scanet: {said}\n"
 
 
 def test_train_prepare_and_evaluate_a_run(

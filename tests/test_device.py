@@ -105,6 +105,8 @@ def test_a_job_has_no_more_memory_than_its_groups(
 def test_memory_is_what_the_job_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanet.device.job_memory", lambda: (1000, 300))
     assert (memory(CPU), free_memory(CPU)) == (1000, 300)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # processes that share it
+    assert memory(CPU) == 250
 
 
 @pytest.mark.parametrize(

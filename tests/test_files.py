@@ -165,6 +165,14 @@ def test_a_folder_that_a_killed_process_had_moved_away_comes_back(tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("hidden", [".{}.12@host.tmp", "{}", ".{}.9@a.b.old"])
+def test_an_errors_sentence_has_the_name_that_users_know(hidden: str) -> None:
+    name = Path("there") / hidden.format("run-s0") / hidden.format("weights.bin")
+    said = files.sentence(OSError(28, "No space left on device", str(name)))
+    assert said.startswith("there/run-s0/weights.bin: No space left on device: check")
+    assert files.sentence(OSError("truncated")) == "truncated"
+
+
 def test_json_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"b": [1, 2.5, None]})

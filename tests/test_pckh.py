@@ -325,6 +325,10 @@ def test_predictions_of_wrong_files(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["square"] = square = np.random.default_rng(0).random((16, 16, 2))
     np.testing.assert_array_equal(read_predictions(path, "square", persons=16), square)  # the order asked for
+    with h5py.File(tmp_path / "truth.h5", "w") as file:
+        file["part"], file["normalize"] = np.zeros((2, 16, 2)), ["20", "20"]
+    with pytest.raises(UserError, match=r"truth\.h5: normalize holds object and not numbers"):
+        read_truth(tmp_path / "truth.h5")
     for name in ("scored", "flat", "one"):
         with pytest.raises(UserError, match=rf"{name} of shape .* does not fit .*name another variable with --key"):
             read_predictions(path, name)

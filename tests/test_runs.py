@@ -206,6 +206,10 @@ def test_a_broken_record_is_refused(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"is no run record \(.*\): delete its folder"):
             results.load(tmp_path)
+    measurement = {"key": "k", "settings": {}, "overrides": {}, "data": "d"}
+    (tmp_path / "run.json").write_text(json.dumps(measurement), encoding="utf-8")
+    with pytest.raises(UserError, match="is of a measurement and has no metrics: give the folder of a run"):
+        results.load(tmp_path)
     assert results.load(tmp_path / "nothing") is None
 
 
@@ -273,6 +277,11 @@ def test_missing_photographs_are_named(tmp_path: Path) -> None:
         run_or_load(resolve(preset="lspet-small"), progress=False)
     with pytest.raises(UserError, match="there is no folder"):
         run_or_load(resolve(preset="lspet-small", data=str(tmp_path / "none")), progress=False)
+    with pytest.raises(UserError, match=r"no store of .* is there yet: fill one with `scanet prepare`"):
+        prepare.filled(resolve(preset="lspet-small", data=str(tmp_path)))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file: give the folder that holds the lspet data"):
+        run_or_load(resolve(preset="lspet-small", data=str(tmp_path / "file")), progress=False)
     tiny = prepare.store_path(resolve(preset="tiny"))
     with pytest.raises(UserError, match="holds synthetic, but preset 'lspet-small' is for lspet"):
         run_or_load(resolve(preset="lspet-small", data=str(tiny)), progress=False)
@@ -498,6 +507,8 @@ def test_tables_refuse_records_of_different_training_code(run: Run) -> None:
         UserError, match=r"SSA-s0 and .* were made by different training code: delete the older one's"
     ):
         tables.table2([made("SSA"), made("SCA", recipe=1)])
+    with pytest.raises(UserError, match="were made by different training code"):
+        tables.table2([made("SSA"), made("MSFI", recipe=0)])
     assert results.one_preset([made("SSA", recipe=1), made("SCA", recipe=1), made("MSFI", recipe=1)]) == "tiny"
     with pytest.raises(UserError, match="were made by different training code"):  # tiny's follow the code
         results.one_preset([made("SSA"), made("SSA", code="0" * 16)])

@@ -342,6 +342,17 @@ def test_submit_says_what_is_missing(
         assert sentence.count("\n") == 1
         return sentence
 
+    for output, said in (
+        (tmp_path, "is a folder: give the name of a file"),
+        (project / "mpii.h5", "mpii.h5 is read here and would be lost: give another --output"),
+        (project / mpii.MAT_NAME, "is read here and would be lost: give another --output"),
+    ):
+        files = "--mat", project / mpii.MAT_NAME, "--data", project / "mpii.h5"
+        before = (project / "mpii.h5").read_bytes(), (project / mpii.MAT_NAME).read_bytes()
+        assert call("submit", run, *files, "--output", output) == 1
+        assert said in capsys.readouterr().err
+        assert ((project / "mpii.h5").read_bytes(), (project / mpii.MAT_NAME).read_bytes()) == before
+
     (synthetic_store,) = (project / "data").glob("*.h5")
     assert "has no test persons: fill a store with MPII's by `scanet prepare mpii" in refusal(run, synthetic_store)
     assert "holds no run.json" in refusal(project, project / "mpii.h5")

@@ -172,6 +172,7 @@ def test_every_epoch_has_a_seed_of_its_own() -> None:
     assert len(set(seeds)) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert epoch_seed(3, 4) == epoch_seed(3, 4)
+    assert len({epoch_seed(3, 4, stream) for stream in ("data", "noise", "layers")}) == 3
 
 
 def safetensors(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -226,6 +227,22 @@ def test_a_damaged_checkpoint_is_named(store: Store, tmp_path: Path) -> None:
     name = next(name for name in tensors if name.startswith("model."))
     save_file({("model.other" if n == name else n): t for n, t in tensors.items()}, path, metadata=metadata)
     with pytest.raises(UserError, match=r"is no checkpoint of this network \(Error\(s\) in loading state_dict"):
+        run(tiny(), store, tmp_path)
+    save_file(tensors, path)  # without a history
+    with pytest.raises(UserError, match=r"is no checkpoint of this network \('history'\)"):
+        run(tiny(), store, tmp_path)
+
+
+def test_a_full_memory_is_not_the_checkpoints_fault(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(epochs=1), store, tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(scanet.train.Training, "_load", full)
+    with pytest.raises(RuntimeError, match="allocate memory"):
         run(tiny(), store, tmp_path)
 
 

@@ -59,7 +59,7 @@ def prepare(
     on_read: called with the annotations, before the photographs are cut.
     """
     if folder.is_file():
-        raise UserError(f"{folder} is a file: give the folder that holds the {dataset} data, or a store, *.h5")
+        raise UserError(f"{folder} is a file: give the folder that holds the {dataset} data")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds the {dataset} data")
     reading = _READERS[dataset](folder)

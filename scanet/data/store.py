@@ -80,7 +80,7 @@ def fill(
         raise UserError(f"A store's resolution is {resolution} pixels and must be at least 16: choose e.g. 256.")
     refuse_folder(path)
     if path.exists() and _foreign(path):
-        raise UserError(f"{path} is there and is no store: give another --output.")
+        raise UserError(f"{path} is there and is no store: give another --output, or delete it.")
     header = _sha256(json.dumps([VERSION, dataset, resolution, MARGIN, QUALITY]).encode(), _annotations(persons))
     done = _finished(path, header, images)
     if done is not None:
@@ -382,10 +382,12 @@ class Store:
                 self.split: np.ndarray = np.array(file["split"].asstr()[:], dtype=str)
                 self.skipped = [(str(image), str(reason)) for image, reason in file["skipped"].asstr()[:]]
         except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} is not a store ({error}): give a file that `scanet prepare` filled.") from error
+            raise UserError(
+                f"{path} is not a store ({error}): give a file that `scanet prepare` filled, or delete it and fill it"
+            ) from error
         if version != VERSION:
             raise UserError(
-                f"{path} is a store of version {version}, not {VERSION}: fill another with `scanet prepare`."
+                f"{path} is a store of version {version}, not {VERSION}: delete it and fill it with `scanet prepare`."
             )
 
     def __len__(self) -> int:

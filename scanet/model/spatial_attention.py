@@ -94,8 +94,8 @@ class SpatialAttention(nn.Module):
     def logits(self, x: Float[Tensor, "b c h w"]) -> Map:
         """What Eq. (5) and the softmax start from, in the weights' own fp32.
 
-        In a trained network they span 100 and more. bf16 has steps of one half there: hundreds of cells would share
-        the map's maximum, where Eq. (5) is 1 and Eq. (6) passes no gradient.
+        In a trained network up to half of the cells come within a thousandth of the highest, which bf16 does not
+        resolve: they would share the maximum, where Eq. (5) is exactly 1 and the clamp of Eq. (6) passes no gradient.
         """
         *before, last = self.generator
         for layer in before:

@@ -137,7 +137,8 @@ def claims() -> list[Claim]:
 def verdict(claim: Claim, value: float, low: float, high: float, seeds: int, one_run: float = math.inf) -> str:
     """The module's rule, for a value with an interval from `low` to `high` (NaN for none), from so many seeds.
 
-    one_run: the highest difference that one further run of ours would show.
+    one_run: the highest difference that one further run a row of ours would show; its interval leaves out the choice
+        of persons, which is the paper's too, and has the claim's level.
     """
     if claim.because and claim.low < value < claim.high:
         return "by construction"
@@ -145,7 +146,7 @@ def verdict(claim: Claim, value: float, low: float, high: float, seeds: int, one
         return "inconclusive"
     inside = claim.low < low and high < claim.high
     outside = high < claim.low or low > claim.high
-    smaller = claim.kind == "difference" and claim.value is not None and one_run < claim.value
+    smaller = claim.kind == "difference" and claim.value is not None and max(high, one_run) < claim.value
     if inside and not smaller:
         return "reproduced"
     return "not reproduced" if outside or (smaller and not inside) else "inconclusive"
@@ -359,7 +360,7 @@ def lacks(claim: Claim, preset: Held) -> list[str]:
 
 def _line(claim: Claim, estimate: Estimate, level: float) -> dict[str, Any]:
     if claim.kind == "mean":  # the paper's is of the same persons: their choice moves both
-        estimate = replace(estimate, person_error=0.0)
+        estimate = replace(estimate, person_error=0.0 if estimate.seeds > 1 else math.nan)
     low, high = estimate.interval(level)
     value = estimate.value
     if claim.measure.get("ratio"):

@@ -502,7 +502,7 @@ def decided(lines: pd.DataFrame) -> str:
 def outcome(differences: pd.DataFrame) -> str:
     """How many of the paper's differences are positive here too, and where the whole network ends, by preset.
 
-    With of how many rows the differences are: they have fewer signs of their own than there are differences.
+    The number of rows says how many of the signs are independent: one less at most.
 
     Of those with an interval over seeds, how many exclude 0, on which side. differences:
     `scanet.report.claims.table2_differences`. Empty if no preset has any.
