@@ -460,7 +460,7 @@ def one_preset(records: Sequence[Record]) -> str:
         recipe = ROWS[module].recipe
         behind = recipe - record.run.get("recipe", 0)
         # A row whose recipe was never raised is the same by any code; all others are of today's, or all as old.
-        shared = "recipe" if recipe > 1 or behind else f"{module}'s recipe"
+        shared = "recipe" if recipe > 1 or behind > 0 else f"{module}'s recipe"
         for what, by in ((shared, behind), (module, code)):
             other, before = made.setdefault(what, (record, by))
             if by != before:

@@ -18,6 +18,7 @@ from scanet.config import EPHEMERAL
 from scanet.report.pages import joined, publish, slim
 
 ROOT = Path(__file__).parents[1]
+BARE = {"settings": {}, "overrides": {}}  # what every run.json has beside its key
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_widgets_are_left_out_of_a_page(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SCANET_HOME", str(tmp_path))
     record = tmp_path / "experiments/results/tiny/ablation/SSA-s0/run.json"
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"key": "a" * 16}), encoding="utf-8")
+    record.write_text(json.dumps(BARE | {"key": "a" * 16}), encoding="utf-8")
     widget = nbformat.v4.new_output(
         "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "0"}, "text/plain": "VBox()"}
     )
@@ -66,10 +67,10 @@ def test_a_page_of_a_run_that_is_gone_or_another_stops_the_build(checks: SimpleN
     page = nbformat.v4.new_notebook(metadata={"scanet": {"runs": {"tiny/ablation/SSA-s0": "a" * 16}}})
     app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda _: "x.ipynb"), srcdir=str(tmp_path / "book"))
     source = [nbformat.writes(page)]
-    record.write_text(json.dumps({"key": "a" * 16}), encoding="utf-8")
+    record.write_text(json.dumps(BARE | {"key": "a" * 16}), encoding="utf-8")
     checks.refuse_stale(app, "x", source)
     checks.refuse_stale(app, "x", [nbformat.writes(nbformat.v4.new_notebook())])  # prose that shows no run
-    record.write_text(json.dumps({"key": "b" * 16}), encoding="utf-8")
+    record.write_text(json.dumps(BARE | {"key": "b" * 16}), encoding="utf-8")
     with pytest.raises(ExtensionError, match=r"book/x\.ipynb shows tiny/ablation/SSA-s0, which has been made again"):
         checks.refuse_stale(app, "x", source)
     record.unlink()
@@ -80,7 +81,7 @@ def test_a_page_of_a_run_that_is_gone_or_another_stops_the_build(checks: SimpleN
 def test_runs_that_a_text_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SSA-s0", "SSA-s0-tau=2.0", "SSA-s01", "MSFI-s0"):
         (tmp_path / "tiny/ablation" / name).mkdir(parents=True)
-        (tmp_path / "tiny/ablation" / name / "run.json").write_text(json.dumps({"key": f"key of {name}"}))
+        (tmp_path / "tiny/ablation" / name / "run.json").write_text(json.dumps(BARE | {"key": f"key of {name}"}))
     monkeypatch.setattr(results, "results_folder", lambda: tmp_path)
     text = "tiny/ablation/SSA-s0-tau=2.0: 2 epochs; tiny/ablation/MSFI-s0, and tiny/ablation/SACWA-s0."
     found = results.named_in(text)
@@ -135,7 +136,7 @@ def test_a_page_has_its_own_title_and_the_keys_of_its_runs(tmp_path: Path, monke
     for name in ("SSA-s0", "SSA-s0-tau=0.5", "SSA-s1"):
         record = tmp_path / "experiments/results/tiny/ablation" / name / "run.json"
         record.parent.mkdir(parents=True)
-        record.write_text(json.dumps({"key": f"key of {name}"}), encoding="utf-8")
+        record.write_text(json.dumps(BARE | {"key": f"key of {name}"}), encoding="utf-8")
     svg = f'<svg><image xlink:href="{embedded(picture(255))}"/></svg>'
     shown = nbformat.v4.new_output("display_data", {"image/svg+xml": svg, "text/plain": "<Figure>"})
     printed = nbformat.v4.new_output("stream", text="tiny/ablation/SSA-s0-tau=0.5: 2 epochs\n")
