@@ -676,8 +676,8 @@ def test_a_sentence_compares_the_intervals_with_the_papers_steps() -> None:
     )
     assert ax.get_xlim()[1] <= 1.25 * figures.FAR
     plt.close("all")
-    assert sentence.startswith("On `x` 3 of 4 differences have three seeds or more (3 to 4 seeds)")
-    assert "reach 4.0 points to each side in the median and 2.0 at the least. The largest" in sentence
+    assert sentence.startswith("On `x` 3 of the 4 differences are of three seeds or more (3 to 4 seeds), and")
+    assert "reaches 4.0 points to each side in the median and 2.0 at the least. The largest" in sentence
     assert sentence.endswith("prints is 0.80.")
 
 

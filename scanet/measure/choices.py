@@ -262,7 +262,7 @@ def summary(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def leverage(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A line for each reading, a column for each finding: the mean effect with it less the mean effect without it.
 
-    The last line, `WEIGHTED`, is of the same runs by both conventions of the mean, so that no chance is in it. What
+    The line `WEIGHTED` is of the same runs by both conventions of the mean, so that no chance is in it. What
     the convention's own line shows beyond it is chance, and other readings that its runs take: it says how far the
     other lines can be trusted.
     """

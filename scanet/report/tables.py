@@ -532,13 +532,14 @@ def reach(differences: pd.DataFrame) -> str:
     """
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
     several = differences[differences["seeds"] > 2]
-    return " ".join(
-        f"On `{preset}` {len(of)} of {len(printed)} differences have three seeds or more ({_seeds(of['seeds'])}); "
-        f"their intervals, corrected for the number of comparisons, reach {of['half'].median():.1f} points to each "
-        f"side in the median and {of['half'].min():.1f} at the least. The largest difference that the paper prints "
-        f"is {printed.max():.2f}."
+    sentences = [
+        f"On `{preset}` {len(of)} of the {len(printed)} differences are of three seeds or more ({_seeds(of['seeds'])}), "
+        f"and an interval, corrected for the number of comparisons, reaches {of['half'].median():.1f} points to each "
+        f"side in the median and {of['half'].min():.1f} at the least."
         for preset, of in several.groupby(level="Source", sort=False)
-    )
+    ]
+    largest = f"The largest difference that the paper prints is {printed.max():.2f}."
+    return " ".join([*sentences, largest]) if sentences else ""
 
 
 def _seeds(counts: pd.Series) -> str:
