@@ -534,8 +534,8 @@ def reach(differences: pd.DataFrame) -> str:
     several = differences[differences["seeds"] > 2]
     sentences = [
         f"On `{preset}` {len(of)} of the {len(printed)} differences are of three seeds or more "
-        f"({_seeds(of['seeds'])}), and an interval, corrected for the number of comparisons, reaches {of['half'].median():.1f} points to each "
-        f"side in the median and {of['half'].min():.1f} at the least."
+        f"({_seeds(of['seeds'])}), and an interval, corrected for the number of comparisons, reaches "
+        f"{of['half'].median():.1f} points to each side in the median and {of['half'].min():.1f} at the least."
         for preset, of in several.groupby(level="Source", sort=False)
     ]
     largest = f"The largest difference that the paper prints is {printed.max():.2f}."
