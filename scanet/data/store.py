@@ -383,7 +383,8 @@ class Store:
                 self.skipped = [(str(image), str(reason)) for image, reason in file["skipped"].asstr()[:]]
         except (OSError, KeyError, ValueError) as error:
             raise UserError(
-                f"{path} is not a store ({error}): give a file that `scanet prepare` filled, or delete it and fill it"
+                f"{path} is not a store ({error}): give a file that `scanet prepare` filled; "
+                "a damaged one has to be deleted and filled again"
             ) from error
         if version != VERSION:
             raise UserError(
