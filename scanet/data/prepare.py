@@ -26,23 +26,19 @@ def default_path(name: str, resolution: int) -> Path:
 
 def store_path(settings: Settings) -> Path:
     """Where the settings' data is, or will be put, as a store."""
+    return _place(settings)[0]
+
+
+def _place(settings: Settings) -> tuple[Path, Path | None]:
+    """Where the settings' store is, or will be, and the folder to fill it from if that is what the user named."""
     if settings.data is None:
         name = _synthetic_folder(settings).name if settings.dataset == "synthetic" else settings.dataset
-        return default_path(name, settings.resolution)
-    given = _given(settings.data)
-    if _is_store(given):
-        return given
+        return default_path(name, settings.resolution), None
+    given = Path(settings.data).expanduser().resolve()
+    if given.suffix == ".h5":
+        return given, None
     place = hashlib.sha256(str(given).encode()).hexdigest()[:8]
-    return data_folder() / f"{settings.dataset}-{settings.resolution}-{place}.h5"
-
-
-def _given(data: str) -> Path:
-    return Path(data).expanduser().resolve()
-
-
-def _is_store(given: Path) -> bool:
-    """Whether what a user named is a store, and not a data set's folder."""
-    return given.suffix == ".h5"
+    return data_folder() / f"{settings.dataset}-{settings.resolution}-{place}.h5", given
 
 
 def _synthetic_folder(settings: Settings) -> Path:
@@ -83,9 +79,9 @@ def open_store(settings: Settings, *, progress: bool = True) -> Store:
     Raises:
         UserError: the preset's photographs are not on this machine, or a store holds another data set.
     """
-    path = store_path(settings)
-    if settings.data is not None and not _is_store(_given(settings.data)):
-        prepare(settings.dataset, _given(settings.data), path, settings.resolution, progress=progress)
+    path, folder = _place(settings)
+    if folder is not None:
+        prepare(settings.dataset, folder, path, settings.resolution, progress=progress)
     elif settings.data is None and not path.exists():
         if settings.dataset != "synthetic":
             raise UserError(
@@ -115,12 +111,14 @@ def open_or_none(settings: Settings, *, progress: bool = True) -> Store | None:
 
 def filled(settings: Settings) -> Store | None:
     """The settings' store if it is there: nothing is drawn or prepared, but a named store has to be there."""
-    if settings.data is not None and not _given(settings.data).exists():
-        raise UserError(f"{settings.data} does not exist: give the data set's folder, or a store")
-    path = store_path(settings)
-    if settings.data is not None and not path.is_file() and not _is_store(_given(settings.data)):
+    path, folder = _place(settings)
+    if path.exists():
+        return _right_store(path, settings)
+    if folder is not None and folder.exists():
         raise UserError(f"no store of {settings.data} is there yet: fill one with `scanet prepare`, and name that")
-    return _right_store(path, settings) if settings.data is not None or path.is_file() else None
+    if settings.data is not None:
+        raise UserError(f"{settings.data} does not exist: give the data set's folder, or a store")
+    return None
 
 
 def _right_store(path: Path, settings: Settings) -> Store:
