@@ -434,6 +434,9 @@ def bench(
     input_size: Annotated[int | None, typer.Option(help="Pixels. Default: the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: 4 on a CPU, 32 elsewhere.")] = None,
     data: Annotated[str | None, typer.Option(help="A store of the preset's data. Default: drawn persons.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Also training by torch.compile: minutes more.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu. Default: the best there is.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -452,7 +455,7 @@ def bench(
     where = pick_device(device)
     processes.join(where)
     settings = resolve(
-        preset=preset, data=data, stacks=stacks, channels=channels, input_size=input_size,
+        preset=preset, data=data, stacks=stacks, channels=channels, input_size=input_size, compiled=compiled,
         batch_size=(4 if where.type == "cpu" else 32) if batch_size is None else batch_size,
     )  # fmt: skip
     modules = [resolve(module=name.strip()).module for name in rows.split(",")] if rows else list(ROWS)

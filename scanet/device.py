@@ -28,11 +28,15 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(name or found[0])
 
 
-def describe(device: torch.device) -> str:
-    """For the first line of output and for run records: the device, its threads, its number format."""
+def describe(device: torch.device, *, compiled: bool = False) -> str:
+    """For the first line of output and for run records: the device, its threads, its number format.
+
+    compiled: whether torch.compile makes its training steps.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    return f"{name}{threads}, {'bf16' if fast_bf16(device) else 'fp32'}"
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
+    return f"{name}{threads}, {'bf16' if fast_bf16(device) else 'fp32'}" + ", compiled" * compiled
 
 
 def fast_bf16(device: torch.device) -> bool:

@@ -19,7 +19,7 @@ from scanet.data.store import Store, fill
 from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
 from scanet.files import UserError
 from scanet.inference import predict
-from scanet.train import Progress, begin, check_shares, train_epoch
+from scanet.train import Progress, begin, check_shares, compiling, train_epoch
 
 #: Persons of each split, where the data set itself is not at hand.
 PERSONS: Mapping[str, Mapping[str, int]] = {"mpii": mpii.EXPECTED, "lspet": {"train": 9_000, "valid": 1_000}}
@@ -130,7 +130,7 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
             predict(run.model, tested, size=settings.input_size, tta=tta)
             return (time.perf_counter() - start) / count
 
-        with enough_memory(settings, joints, squares, device):
+        with enough_memory(settings, joints, squares, device), compiling(settings):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)  # an earlier run's may have been higher
             run = begin(settings, joints, device)
@@ -149,7 +149,7 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         preset=settings.preset,
         network=f"{settings.stacks} stacks, {settings.channels} channels, "
         f"{settings.input_size} x {settings.input_size} pixels",
-        device=describe(device),
+        device=describe(device, compiled=settings.compiled),
         measured_on=f"persons of {store.path.name}" if store else f"{DRAWN} drawn persons",
         persons=persons,
         batch_size=settings.batch_size,

@@ -163,7 +163,9 @@ def _train(
 ) -> None:
     """Train, and write the record; of several processes, number 0 does the writing."""
     device = pick_device()
-    where = describe(device) + (f", {processes.count()} processes" if processes.count() > 1 else "")
+    where = describe(device, compiled=settings.compiled)
+    if processes.count() > 1:
+        where += f", {processes.count()} processes"
     if settings.preset == "paper" and experiment != "final":  # of which both stages have been planned together
         _print_plan([settings])
     # Of what runs now, whatever is edited or committed meanwhile.

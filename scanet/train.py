@@ -9,12 +9,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -88,11 +89,12 @@ def flatten(model: nn.Module) -> nn.Parameter:
 
 @dataclass
 class Training:
-    """A run in progress: what a checkpoint holds."""
+    """A run in progress: what a checkpoint holds, and how a step calls the model."""
 
     model: SCANet
     optimizer: torch.optim.Optimizer
     history: list[Epoch]
+    forward: Callable[..., Any]
 
     def save(self, path: Path) -> None:
         """One safetensors file: weights, the optimizer's state; as metadata the history and how many processes."""
@@ -145,7 +147,20 @@ def begin(settings: Settings, joints: int, device: torch.device) -> Training:
         if device.type != "cuda":
             raise UserError(f"sync_batch_norm is for GPUs, and this is a {device.type}: leave it out")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return Training(model, optimizer_of([flatten(model)], settings.learning_rate), [])
+    optimizer = optimizer_of([flatten(model)], settings.learning_rate)
+    return Training(model, optimizer, [], torch.compile(model) if settings.compiled else model)
+
+
+@contextmanager
+def compiling(settings: Settings) -> Iterator[None]:
+    """What torch.compile, which needs a C++ compiler on a CPU, says where it does not work becomes one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not settings.compiled or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        first, *_ = str(error).splitlines() or [""]
+        raise UserError(f"torch.compile does not work on this machine ({first}): leave compiled out") from error
 
 
 def optimizer_of(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
@@ -210,7 +225,7 @@ def train(
         model.load_state_dict(initial.state_dict())
     if checkpoint.exists():
         run.load(checkpoint)
-    with Progress(settings, len(people), len(run.history), show=progress) as bar:
+    with compiling(settings), Progress(settings, len(people), len(run.history), show=progress) as bar:
         if not run.history:
             on_epoch(0, model)
         for epoch in range(len(run.history) + 1, settings.epochs + 1):
@@ -250,7 +265,7 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
         noise = gumbel_difference(noise_shape, noise_source)[mine] if noisy else None
         with autocast(device):
             # [0]: a name for the intermediates would keep them through the next step
-            heatmaps = run.model(batch.images.contiguous(memory_format=torch.channels_last), noise)[0]
+            heatmaps = run.forward(batch.images.contiguous(memory_format=torch.channels_last), noise)[0]
         loss = heatmap_loss(heatmaps, batch.heatmaps, top_k)
         run.optimizer.zero_grad(set_to_none=False)
         loss.backward()

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -409,6 +411,58 @@ def test_weights_that_are_no_numbers_are_told_apart_from_the_loss(
 def test_synchronised_statistics_are_for_gpus(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="sync_batch_norm is for GPUs, and this is a cpu: leave it out"):
         run(tiny(sync_batch_norm=True), store, tmp_path)
+
+
+COMPILED = """
+import json
+from functools import partial
+
+import torch
+
+import scanet.train
+from scanet.config import resolve
+from scanet.losses import heatmap_loss
+from scanet.model import gumbel_difference
+
+torch.compile = partial(torch.compile, backend="aot_eager")  # the graphs, without minutes of a C++ compiler
+images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+noise = gumbel_difference((4, 1, 16, 16), torch.Generator().manual_seed(0))
+found = []
+for compiled in (False, True):
+    here = resolve(module="SSA", preset="tiny", batch_size=4, compiled=compiled)
+    run = scanet.train.begin(here, 16, torch.device("cpu"))
+    loss = heatmap_loss(run.forward(images, noise)[0], torch.zeros(4, 16, 16, 16), None)
+    loss.backward()
+    (vector,) = run.optimizer.param_groups[0]["params"]
+    found.append([loss.item(), vector.grad.tolist()])
+print(json.dumps({"found": found, "graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"]}))
+"""
+
+
+def test_compiled_steps_have_the_eager_ones_loss_and_gradients() -> None:
+    """In fp32, and the network is one graph. In a process without the tests' type checks."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    (loss, gradient), (compiled_loss, compiled_gradient) = found["found"]
+    assert compiled_loss == pytest.approx(loss, rel=1e-6)
+    difference = np.linalg.norm(np.subtract(compiled_gradient, gradient))
+    assert difference < 1e-4 * np.linalg.norm(gradient)
+    assert found["graphs"] == 1
+
+
+def test_where_compiling_fails_one_sentence_says_so(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def without_compiler(*_: Any) -> None:
+        raise failure("No working C++ compiler found in config\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda _: without_compiler)
+    with pytest.raises(
+        UserError, match=r"does not work on this machine \(No working C\+\+ .* config\): leave compiled"
+    ):
+        run(tiny(compiled=True), store, tmp_path)
 
 
 def test_without_validation_persons_nothing_starts(store: Store, tmp_path: Path) -> None:

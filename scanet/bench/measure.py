@@ -69,6 +69,7 @@ class Lane:
     run: Training
     steps: int = 1
     plain: "Plain | None" = None
+    compiled: "Lane | None" = None
 
     def train(self, people: Persons, *, wall: bool = False) -> float:
         """Images a second of one epoch over `people`."""
@@ -91,7 +92,7 @@ def measure(
     """The record of a benchmark: plain values, lists with a number for each round. See `scanet.bench.report`.
 
     settings: one for each row, which differ in nothing else; the first row is the one that others are compared with.
-    compared: the rows that the plain way trains too.
+    compared: the rows that the plain way trains too, and, if the settings say so, torch.compile.
 
     Raises:
         UserError: the memory does not suffice.
@@ -154,10 +155,13 @@ class _Bench:
         order = torch.arange(self.first.batch_size)[None]
         (self.batch,) = everybody.training_batches(self.first, order, self.augmentation)
         self.lanes = [self._lane(s, plain_too=s.module in compared) for s in settings]
-        self.timings = sum(4 + (lane.plain is not None) for lane in self.lanes) + 4
+        self.timings = sum(4 + (lane.plain is not None) + (lane.compiled is not None) for lane in self.lanes) + 4
 
     def _lane(self, settings: Settings, *, plain_too: bool) -> Lane:
-        lane = Lane(settings, begin(settings, self.joints, self.device))
+        eager = replace(settings, compiled=False)
+        lane = Lane(eager, begin(eager, self.joints, self.device))
+        if plain_too and settings.compiled:
+            lane.compiled = Lane(settings, begin(settings, self.joints, self.device))
         if plain_too:
             other = build(settings, self.joints, self.device).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             optimizer = optimizer_of(other.parameters(), settings.learning_rate)
@@ -181,6 +185,10 @@ class _Bench:
             if lane.plain is not None:
                 self._plain(lane, 1)
                 bar.update()
+            if lane.compiled is not None:
+                bar.set_description(f"{lane.settings.module}, torch.compile")
+                lane.compiled.train(once)
+                bar.update()
         self._others()
         bar.update(4)
         return peaks
@@ -200,6 +208,9 @@ class _Bench:
             bar.update(4)
             if lane.plain is not None:
                 found[lane.settings.module]["training, plain"] = self._plain(lane, lane.steps)
+                bar.update()
+            if lane.compiled is not None:
+                found[lane.settings.module]["training, compiled"] = lane.compiled.train(people)
                 bar.update()
         bar.set_description("input, six scales, PCKh")
         found["others"] = self._others()

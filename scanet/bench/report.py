@@ -72,6 +72,9 @@ def targets(record: Record) -> pd.DataFrame:
             most = ceiling(record, 3 * found["flops"], [1 / rate for rate in found["training, plain"]])
             why = _why(record, most)
             line(f"training, times the plain way: {row}", ratio, 5.0 if cuda else 3.0, least=True, why=why)
+            if "training, compiled" in found:
+                ratio = ratios(found["training, compiled"], found["training, plain"])
+                line(f"the same, by torch.compile: {row}", ratio, 5.0 if cuda else 3.0, least=True, why=why)
     fixed = rows[first]["training, fixed batch"]
     if cuda:  # the device works while the next batch is made
         share = ratios(fixed, rows[first]["training, from the store"]) - 1

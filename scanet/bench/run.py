@@ -14,6 +14,7 @@ from scanet.bench import machine, measure, scaling
 from scanet.config import Settings
 from scanet.data.prepare import open_store
 from scanet.files import UserError, results_folder, write_json
+from scanet.train import compiling
 
 #: Persons whom a benchmark draws where it is given no store.
 PERSONS = 64
@@ -43,10 +44,11 @@ def bench(
             f"{store.path} has {there} training persons, and a step takes {together}: give a smaller --batch-size"
         )
     rows = measure.rows_of(settings, modules)
-    if count > 1:
-        found = scaling.measure(rows, store, rounds, device)
-    else:
-        found = measure.measure(rows, store, (modules[0], "ALL"), rounds, device, progress=progress)
+    with compiling(settings):
+        if count > 1:
+            found = scaling.measure(rows, store, rounds, device)
+        else:
+            found = measure.measure(rows, store, (modules[0], "ALL"), rounds, device, progress=progress)
     record = {
         **found,
         "data": {"dataset": store.dataset, "fingerprint": store.fingerprint},

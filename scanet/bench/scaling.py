@@ -31,7 +31,7 @@ def measure(settings: Sequence[Settings], store: Store, rounds: int, device: tor
     with within_memory(device, f"give a --batch-size below {first.batch_size}"):
         rows = {row.module: _row(row, store, rounds, device) for row in settings}
     return {
-        "device": describe(device),
+        "device": describe(device, compiled=first.compiled),
         "processor": machine.name(device),
         "processes": count,
         "threads": torch.get_num_threads(),
