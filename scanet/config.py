@@ -144,9 +144,7 @@ class Settings:
     learning_rate: float = 2.5e-4  # §3.1
     schedule: Schedule = "drops"  # §3.1's three drops; linearly to zero, for runs of a minute; or none
     sync_batch_norm: bool = False  # of several GPUs: statistics of the whole batch
-    compiled: bool = (
-        False  # torch.compile: faster steps after some minutes; as which processor, no part of the identity
-    )
+    compiled: bool = False  # torch.compile: steps may be faster, after minutes; no part of a run's identity
     top_k: int = 8  # joints kept by hard mining, the row ALL only (paper silent: CPN)
     # The final model's second stage (§3.1 says "finetuned" and no more), which makes them its epochs and rate: a few
     # epochs at the rate that §3.1's schedule ends with.

@@ -214,15 +214,17 @@ def test_a_benchmarks_record_is_plain_and_speaks_of_every_target(
     monkeypatch.setattr(measure, "SHORTEST", 0.0)
     monkeypatch.setattr(machine, "matrix_rate", lambda *_: 1e11)
     monkeypatch.setattr(machine, "bandwidth", lambda *_: 1e10)
-    rows = measure.rows_of(settings("Baseline"), ["Baseline", "SSA"])
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # the lane, without minutes of a compiler
+    rows = measure.rows_of(settings("Baseline", compiled=True), ["Baseline", "SSA"])
     found = measure.measure(rows, store, ["Baseline"], 2, CPU, progress=False)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert list(found["rows"]) == ["Baseline", "SSA"]
     for name, values in found["rows"]["Baseline"].items():
         assert not isinstance(values, list) or (len(values) == 2 and min(values) > 0), name
-    assert "training, plain" not in found["rows"]["SSA"]
+    assert not {"training, plain", "training, compiled"} & set(found["rows"]["SSA"])
+    assert "training, compiled" in found["rows"]["Baseline"]
     whats = " ".join(report.targets(found).index)
-    for word in ("times the plain way", "input", "six scales", "PCKh", "SSA"):
+    for word in ("times the plain way", "input", "six scales", "PCKh", "SSA", "by torch.compile: Baseline"):
         assert word in whats
     assert {stage["kind"] for stage in found["stages"]} == {*cost.KINDS, cost.OTHER}
     assert report.roofline(found).loc["convolution", "seconds"] > 0
