@@ -96,19 +96,21 @@ def peaks(pyramid: list[Float[Tensor, "b j h h"]]) -> tuple[Float[Tensor, "b j 2
     """
     cells = pyramid[0].shape[-1]
     side = round(PYRAMID[-1] * FINE * cells)
-    weights = [interpolation(cells, boxes, side, PYRAMID[-1]).to(pyramid[0].device) for boxes in PYRAMID]
+    weights = [interpolation(cells, boxes, side, PYRAMID[-1], pyramid[0].device) for boxes in PYRAMID]
     along_x = torch.cat([maps @ each.T for maps, each in zip(pyramid, weights, strict=True)], dim=2)
     mean = (torch.cat(weights, dim=1) / len(weights)) @ along_x  # along y, the sum over the pyramid with it
     heat, flat = mean.flatten(2).max(dim=2)
     return (torch.stack([flat % side, flat // side], dim=-1) + 0.5) * (cells / side), heat
 
 
-def interpolation(cells: int, crop: float, points: int, frame: float) -> Float[Tensor, "points cells"]:
+def interpolation(
+    cells: int, crop: float, points: int, frame: float, device: torch.device
+) -> Float[Tensor, "points cells"]:
     """Linear interpolation, along one axis, of a crop's `cells` at a frame's `points`; 0 for points outside the crop.
 
     crop, frame: their lengths in any one unit, about a common middle.
     """
-    offset = ((torch.arange(points) + 0.5) / points - 0.5) * frame
+    offset = ((torch.arange(points, device=device) + 0.5) / points - 0.5) * frame
     place = (offset / crop + 0.5) * cells - 0.5  # whole numbers at the cells' centres
-    weights = 1 - (place.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()
+    weights = 1 - (place.clamp(0, cells - 1)[:, None] - torch.arange(cells, device=device)).abs()
     return weights.clamp(min=0) * (offset.abs() < crop / 2)[:, None]

@@ -208,7 +208,7 @@ def test_real_persons_are_read_back_without_bias(tta: Tta, largest: float, tmp_p
 
 def test_interpolation_keeps_a_linear_map_and_ends_with_the_crop() -> None:
     """By hand: 4 cells over a crop of 8, in a frame of 12 with a point at every unit."""
-    weights = interpolation(4, 8.0, 12, 12.0)
+    weights = interpolation(4, 8.0, 12, 12.0, torch.device("cpu"))
     assert weights.shape == (12, 4)
     inside = [2 <= point < 10 for point in range(12)]
     assert weights.sum(dim=1).tolist() == [float(i) for i in inside]

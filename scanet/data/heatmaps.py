@@ -57,4 +57,5 @@ def mirror(heatmaps: Float[Tensor, "b j h w"], flip: tuple[int, ...]) -> Float[T
 
     Cells mirror onto cells in this convention, so the one-pixel shift of HR and MM has no place here.
     """
-    return heatmaps.flip(-1)[:, list(flip)]
+    back = heatmaps.flip(-1)
+    return torch.stack([back[:, joint] for joint in flip], dim=1)  # a list as an index is copied to a GPU every time
