@@ -94,7 +94,7 @@ class SpatialAttention(nn.Module):
     def logits(self, x: Float[Tensor, "b c h w"]) -> Map:
         """What Eq. (5) and the softmax start from, in the weights' own fp32.
 
-        In a trained network up to half of the cells come within a thousandth of the highest, which bf16 does not
+        In a trained network many cells come within a thousandth of the highest, which bf16 does not
         resolve: they would share the maximum, where Eq. (5) is exactly 1 and the clamp of Eq. (6) passes no gradient.
         """
         *before, last = self.generator
