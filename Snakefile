@@ -35,7 +35,6 @@ PAGES = [
     *expand("book/runs/{preset}/SSA-s{seed}-tau={tau}.ipynb", preset=preset, seed=seeds, tau=TAUS),
     *expand(f"book/runs/{preset}/{{row}}-s0-epochs={3 * PRESETS[preset].get('epochs', 0)}.ipynb", row=LONG),
 ]
-CODE = [*glob_wildcards("scanet/{module}.py")[0]]
 # The notebooks about several runs: the rows whose runs they use, and the seeds that they are called with. The page is
 # the last call's, with seed 0, and shows what has been measured with all of them. None: it takes no seed.
 EACH = [*reversed(seeds)]
@@ -63,7 +62,7 @@ ONLY = {
     "budget": ["lspet-small", "lspet"],
 }
 SHOWN = [name for name in NOTEBOOKS if preset in ONLY.get(name, PRESETS)]
-SOURCES = [f"scanet/{module}.py" for module in CODE] + ["experiments/paper.yaml"]
+SOURCES = [*map(str, Path("scanet").rglob("*.py")), "experiments/paper.yaml"]
 
 
 def checked(files):

@@ -11,6 +11,7 @@ from scanet.files import UserError
 
 Attention = Literal["none", "sharper", "soft", "rescaled", "stretched"]
 Messages = Literal["none", "both", "top-down", "bottom-up"]
+Place = Literal["Table 2", "§3.3.4", "Fig. 4", "a control", "ours"]  # "ours": a row of one's own
 DatasetName = Literal["synthetic", "lspet", "mpii"]
 Target = Literal["subpixel", "floor"]
 Tta = Literal["none", "flip", "six-scale"]
@@ -33,7 +34,7 @@ class Row:
     """A row of Table 2: which of the paper's modules are in the network."""
 
     title: str
-    place: str = "Table 2"
+    place: Place = "Table 2"
     msfi: bool = True
     block: bool = False  # of a row without MSFI: the residual block that all the others have
     messages: Messages = "none"  # BDMP's: fine to coarse is "top-down" (§2.1)
@@ -174,19 +175,8 @@ class Settings:
         return stored_resolution(self.input_size)
 
     def network(self, joints: int) -> Network:
-        return Network(
-            row=self.row,
-            joints=joints,
-            stacks=self.stacks,
-            channels=self.channels,
-            tau=self.tau,
-            attention_place=self.attention_place,
-            attention_skip=self.attention_skip,
-            test_map=self.test_map,
-            shared_messages=self.shared_messages,
-            upsampling=self.upsampling,
-            heatmap_std=self.heatmap_std,
-        )
+        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Network) if f.name != "joints"}
+        return Network(joints=joints, **shared)
 
     def overrides(self, experiment: str = "ablation") -> dict[str, Any]:
         """What differs from the preset, by name: in no canonical run, and part of a run's folder name."""
@@ -279,8 +269,7 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
         )
     given = {name: value for name, value in overrides.items() if value is not None}
     values = {**PRESETS[preset], **given, "module": short[module], "preset": preset}
-    types_ = typing.get_type_hints(Settings)
-    return Settings(**{name: _checked(name, value, types_[name]) for name, value in values.items()})
+    return Settings(**{name: _checked(name, value, fields[name].type) for name, value in values.items()})
 
 
 def refuse_unused(settings: Settings) -> Settings:
@@ -318,7 +307,7 @@ def resolve_dials(kind: type, **given: Any) -> Any:
     Raises:
         UserError: a wrong type or a value out of range; the message says what is allowed.
     """
-    types_ = typing.get_type_hints(kind)
+    types_ = {f.name: f.type for f in dataclasses.fields(kind)}
     values = {name: _checked(name, value, types_[name]) for name, value in given.items() if value is not None}
     for name, value in values.items():
         if type(value) is int and value < 1:

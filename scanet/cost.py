@@ -103,6 +103,7 @@ def training_step(config: Network, input_size: int, batch_size: int, *, bf16: bo
     return ledger.operations
 
 
+@cache
 def activations(config: Network, input_size: int, *, bf16: bool) -> int:
     """Bytes that the forward pass keeps for the backward pass, for each image of a batch."""
     kept = []

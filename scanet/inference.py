@@ -67,23 +67,23 @@ def predict(
     """The model's joints of every one of `persons`, in their order. size: the network's input, pixels.
 
     boxes: the input is so many of the person's boxes wide; the pyramid's factors come on top.
-    on_batch: told the number of persons of each batch when it is done, for progress.
+    on_batch: told the number of persons of each batch when a GPU has it in its queue, for progress.
     """
     model.eval()
     joints, heats = [], []
     batches = list(torch.arange(len(persons)).split(batch_size))
-    for index, squares in zip(batches, persons.squares(batches), strict=True):
-        here = index.to(persons.device)
+    places = torch.arange(len(persons), device=persons.device).split(batch_size)  # a copy would wait for the GPU
+    for here, squares in zip(places, persons.squares(batches), strict=True):
         maps = []
         for factor in PYRAMID if tta == "six-scale" else (1.0,):
             images, matrix = persons.images(squares, here, size, factor * boxes)
             maps.append(predict_heatmaps(model, images, tta))
         cells, heat = decode(maps[0]) if len(maps) == 1 else peaks(maps)
         placed = cells * (size / maps[-1].shape[-1])  # in the last crop, which is the largest
-        joints.append(transforms.to_photograph(placed, persons.center[here], persons.zoom[here], matrix, size).cpu())
-        heats.append(heat.cpu())
-        on_batch(len(index))
-    return Predictions(torch.cat(joints).double().numpy(), torch.cat(heats).numpy())
+        joints.append(transforms.to_photograph(placed, persons.center[here], persons.zoom[here], matrix, size))
+        heats.append(heat)
+        on_batch(len(here))
+    return Predictions(torch.cat(joints).cpu().double().numpy(), torch.cat(heats).cpu().numpy())
 
 
 def peaks(pyramid: list[Float[Tensor, "b j h h"]]) -> tuple[Float[Tensor, "b j 2"], Float[Tensor, "b j"]]:

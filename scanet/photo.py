@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from scanet.data.lsp import AROUND
 from scanet.data.person import BOX
 from scanet.data.store import cut_square, paste, zoom_of
 from scanet.device import pick_device, within_memory
+from scanet.errors import distance_to_lines
 from scanet.files import UserError, whole_file, write_json
 from scanet.inference import predict
 from scanet.model import SCANet
@@ -90,7 +91,7 @@ def read(source: Path | str | io.BytesIO) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `LARGE` and the error deal with it
             with Image.open(source) as opened:
-                turned = opened.getexif().get(0x0112, 1) >= 5  # EXIF orientation: rows and columns swapped
+                turned = opened.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF orientation: rows and columns swapped
                 width, height = opened.size[::-1] if turned else opened.size
                 factor = 1
                 while width * height > LARGE * factor**2 and factor < 8:
@@ -144,8 +145,10 @@ class Predictor:
         is outside the photograph is cut off. An empty list says that there is nobody.
 
         Raises:
-            UserError: a box has no size or lies outside the photograph, or the file cannot be read.
+            UserError: a box has no size or lies outside the photograph, tta is unknown, or the file cannot be read.
         """
+        if tta not in get_args(Tta):
+            raise UserError(f"tta is {tta!r}: allowed are {', '.join(get_args(Tta))}")
         photo = photo if isinstance(photo, Photo) else read(photo)
         whole = (0.0, 0.0, float(photo.width), float(photo.height))
         inside = [_inside(box, photo) for box in ([whole] if boxes is None else boxes)]
@@ -282,9 +285,7 @@ def _line(canvas: np.ndarray, ends: np.ndarray, radius: float, colour: np.ndarra
     if (high <= low).any():
         return
     x, y = np.meshgrid(np.arange(low[0], high[0]) + 0.5, np.arange(low[1], high[1]) + 0.5)
-    points, along = np.stack([x, y], axis=-1) - ends[0], ends[1] - ends[0]
-    share = (points @ along / max(float(along @ along), 1e-9)).clip(0, 1)
-    distance = np.linalg.norm(points - share[..., None] * along, axis=-1)
+    distance = distance_to_lines(np.stack([x, y], axis=-1), *ends)
     cover = (opacity * (radius + 0.5 - distance).clip(0, 1))[..., None]
     part = canvas[low[1] : high[1], low[0] : high[0]]
     part[:] = (part + cover * (colour - part)).round()

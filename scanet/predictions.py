@@ -22,11 +22,10 @@ _JOINTS = len(MPII.joints)
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """joints: (N, 16, 2) pixels, 1-based, NaN where missing. head_size: (N,) pixels. source: file name."""
+    """joints: (N, 16, 2) pixels, 1-based, NaN where missing. head_size: (N,) pixels."""
 
     joints: np.ndarray
     head_size: np.ndarray
-    source: str
 
 
 def read_predictions(path: Path | str, key: str | None = None, persons: int | None = None) -> np.ndarray:
@@ -80,7 +79,7 @@ def read_truth(path: Path | str) -> Truth:
             f"{missing.shape} do not belong together: {remedy}"
         )
     joints = np.ascontiguousarray(np.where(missing[..., None], np.nan, joints), np.float64)
-    return Truth(joints, head_size.astype(np.float64), path.name)
+    return Truth(joints, head_size.astype(np.float64))
 
 
 def _read(path: Path, names: list[str], remedy: str) -> list[np.ndarray]:

@@ -37,7 +37,8 @@ from scanet.skeleton import SKELETONS, Skeleton
 
 #: Beside the network's modules, those that decide what a training gives.
 TRAINING = (
-    "losses.py", "train.py", "device.py", "skeleton.py", "data/heatmaps.py", "data/loader.py", "data/transforms.py",
+    "losses.py", "train.py", "device.py", "processes.py", "skeleton.py",
+    "data/heatmaps.py", "data/loader.py", "data/store.py", "data/transforms.py",
 )  # fmt: skip
 
 
@@ -163,7 +164,10 @@ class Record:
         return pd.read_csv(self.folder / "history.csv")
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """Of each validation person: joints (n, j, 2) and heat (n, j), by flip test; truth, head_size, row."""
+        """Of each validation person: joints (n, j, 2) and heat (n, j), by flip test; truth, head_size, row.
+
+        joints_none: of one forward pass; joints_<tta>: of another way of testing whose scores were added later.
+        """
         with _predictions(self.folder / "predictions.h5") as file:
             return {name: file[name][()] for name in file}
 

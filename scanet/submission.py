@@ -6,14 +6,15 @@ http://human-pose.mpi-inf.mpg.de. The file counts pixels from 1 (Matlab) and joi
 give the package's pixels. The server scores only the persons in `single_person`, but all of them are written.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
 
 from scanet.data import mpii
-from scanet.data.matlab import save, struct, struct_array
+from scanet.data.matlab import save, struct_array
 from scanet.files import UserError, whole_file
 from scanet.skeleton import MPII
 
@@ -93,13 +94,13 @@ def _name(image: np.void) -> str:
     return str(image["image"]["name"].item().item())
 
 
-def _annopoints(joints: np.ndarray) -> np.ndarray:
+def _annopoints(joints: np.ndarray) -> dict[str, np.ndarray]:
     """The struct of joints (16, 2). Its numbers are doubles, as Matlab's own are."""
     points = [{"x": x + 1.0, "y": y + 1.0, "id": float(joint)} for joint, (x, y) in enumerate(joints.tolist())]
-    return struct(point=struct_array(points, ("x", "y", "id")))
+    return {"point": struct_array(points, ("x", "y", "id"))}
 
 
-def _with(array: np.ndarray, field: str, values: list[np.ndarray]) -> np.ndarray:
+def _with(array: np.ndarray, field: str, values: Sequence[Any]) -> np.ndarray:
     """A copy of a struct array with one field set, one value an element; it is added where there is none."""
     names = array.dtype.names or ()
     changed = np.empty(array.shape, dtype=[(name, object) for name in dict.fromkeys([*names, field])])

@@ -121,6 +121,26 @@ def test_persons_come_in_their_order_whatever_the_batch(store: Store, monkeypatc
 # ---- test-time augmentation ----
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's queue")
+@pytest.mark.parametrize("tta", ["flip", "six-scale"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_prediction_waits_for_the_gpu_at_its_end_alone(store: Store, tta: Tta, cached: bool) -> None:
+    persons = Persons(store, store.indices("valid"), torch.device("cuda"), cached=cached)
+    model = SCANet(Network(ROWS["SSA"], joints=16, stacks=1, channels=16)).cuda()
+    done: list[int] = []
+
+    def watch(batch: int) -> None:
+        done.append(batch)
+        torch.cuda.set_sync_debug_mode("error" if len(done) < len(PERSONS) else "default")
+
+    try:
+        predict(model, persons, size=SIZE, tta=tta, batch_size=1, on_batch=watch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert done == [1] * len(PERSONS)
+
+
 def test_six_scales_of_an_oracle(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """True heat maps of every crop: the joints come back within half a cell of the coarsest crop, on each axis."""
     seen: list[tuple[list[int], float]] = []

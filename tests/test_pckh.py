@@ -361,7 +361,6 @@ def test_truth_from_both_formats(tmp_path: Path) -> None:
         truth = read_truth(tmp_path / name)
         np.testing.assert_array_equal(truth.joints, joints)
         np.testing.assert_allclose(truth.head_size, [6, 12, 3], rtol=1e-15)
-        assert truth.source == name
     scipy.io.savemat(tmp_path / "detections.mat", {**mat, "jnt_missing": np.zeros((16, 2))})
     with pytest.raises(UserError, match="do not belong together"):
         read_truth(tmp_path / "detections.mat")

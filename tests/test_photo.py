@@ -1,6 +1,7 @@
 """Photographs of every kind, boxes, and the network in half precision."""
 
 import copy
+import inspect
 import json
 import math
 import struct
@@ -105,6 +106,21 @@ def test_exif_orientation_gives_the_joints_of_the_upright_picture(
     assert (b.width, b.height) == (a.width, a.height) == (90, 60)
     box = [(10.0, 5.0, 40.0, 50.0)]
     np.testing.assert_array_equal(predictor(a, box)[0].joints, predictor(b, box)[0].joints)
+
+
+@pytest.mark.parametrize("tag", [0, 9, 65535])
+def test_an_invalid_exif_orientation_is_none(tag: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    picture().save(tmp_path / "tagged.png", exif=exif)
+    photo = read(tmp_path / "tagged.png")
+    assert (photo.width, photo.height) == photo.picture.size == (90, 60)
+    np.testing.assert_array_equal(photo.zoom, 1)
+
+
+def test_an_unknown_way_of_testing_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(UserError, match="tta is 'six_scale': allowed are none, flip, six-scale"):
+        inspect.unwrap(Predictor.__call__)(predictor, Photo(picture(), 90, 60), tta="six_scale")  # no check of types
 
 
 def test_a_box_of_the_whole_picture_is_no_box(tmp_path: Path, predictor: Predictor) -> None:

@@ -15,7 +15,7 @@ from scipy.io import loadmat, savemat
 from scanet import cli, results, submission
 from scanet.data import mpii, synthetic
 from scanet.data.loader import Persons
-from scanet.data.matlab import struct, struct_array
+from scanet.data.matlab import struct_array
 from scanet.data.store import Store, fill
 from scanet.data.synthetic import ImageRecord, PersonRecord, write_mpii_mat
 from scanet.files import UserError
@@ -34,27 +34,27 @@ PERSONS = [("b.jpg", 0), ("a.jpg", 0), ("a.jpg", 3), ("c.jpg", 0)]
 
 
 def annorect(scale: Any, objpos: Any) -> dict[str, Any]:
-    return {"scale": scale, "objpos": EMPTY if objpos is None else struct(x=objpos[0], y=objpos[1])}
+    return {"scale": scale, "objpos": EMPTY if objpos is None else {"x": objpos[0], "y": objpos[1]}}
 
 
 def entry(name: str, rects: np.ndarray, frame: Any = EMPTY) -> dict[str, Any]:
-    return {"image": struct(name=name), "annorect": rects, "frame_sec": frame, "vididx": EMPTY}
+    return {"image": {"name": name}, "annorect": rects, "frame_sec": frame, "vididx": EMPTY}
 
 
 def write_mat(path: Path, test: dict[str, list[tuple[Any, Any]] | None]) -> Path:
     """The official nesting: test images without joints, between two of the training part."""
-    point = struct(point=struct_array([{"x": 5.0, "y": 6.0, "id": 3}], ("x", "y", "id")))
+    point = {"point": struct_array([{"x": 5.0, "y": 6.0, "id": 3}], ("x", "y", "id"))}
     train = struct_array([{**annorect(1.0, (9, 9)), "annopoints": point}], ("annopoints", "scale", "objpos"))
     annolist = [entry("train.jpg", train)]
     for name, rects in test.items():
         people = EMPTY if rects is None else struct_array([annorect(*r) for r in rects], ("scale", "objpos"))
         annolist.append(entry(name, people, 7))
     annolist.append(entry("last.jpg", train))
-    release = struct(
-        annolist=struct_array(annolist, ("image", "annorect", "frame_sec", "vididx")),
-        img_train=np.array([[1, *[0] * len(test), 1]], np.uint8),
-        version="12",
-    )
+    release = {
+        "annolist": struct_array(annolist, ("image", "annorect", "frame_sec", "vididx")),
+        "img_train": np.array([[1, *[0] * len(test), 1]], np.uint8),
+        "version": "12",
+    }
     savemat(path, {"RELEASE": release})
     # Matlab keeps whole doubles as small integers: elements of class double (6) whose data are of an integer type.
     flags, data = b"\x06\0\0\0\x08\0\0\0", path.read_bytes()
@@ -189,8 +189,8 @@ def test_a_single_image(test: dict[str, list[tuple[Any, Any]] | None], tmp_path:
 
 
 def test_nobody_as_a_struct_without_fields(tmp_path: Path) -> None:
-    annolist = struct_array([{"image": struct(name="a.jpg"), "annorect": {}}], ("image", "annorect"))
-    savemat(tmp_path / "a.mat", {"RELEASE": struct(annolist=annolist, img_train=0)})
+    annolist = struct_array([{"image": {"name": "a.jpg"}, "annorect": {}}], ("image", "annorect"))
+    savemat(tmp_path / "a.mat", {"RELEASE": {"annolist": annolist, "img_train": 0}})
     assert submission.write(tmp_path / "pred.mat", tmp_path / "a.mat", {}) == 1
     assert loadmat(tmp_path / "pred.mat")["pred"][0, 0]["annorect"].shape == (0, 0)
     assert read(tmp_path / "pred.mat") == {}

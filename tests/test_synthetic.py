@@ -153,11 +153,18 @@ def test_part_scale_draws_near_parts_larger() -> None:
     assert (scene(1, part_scale=0.0).image != scene(1, part_scale=1.0).image).any()
 
 
-def test_part_scale_keeps_the_pose() -> None:
-    # Joints of one person at the same depth keep their order; the shirt and the background stay too.
-    flat, near = (scene(5, part_scale, 0.0) for part_scale in (0.0, 1.0))
-    order = [np.argsort(drawn.person.joints[[0, 8, 9], 1]).tolist() for drawn in (flat, near)]
-    assert order[0] == order[1]
+@pytest.mark.parametrize("part_scale", [0.0, 1.0])
+def test_part_scale_keeps_the_pose(part_scale: float) -> None:
+    """The same body at any part scale: the joints drawn are its projection, moved and enlarged."""
+    body = synthetic._pose(np.random.default_rng(5).spawn(4)[0])
+    projected = synthetic._project(body, part_scale)[0][: len(MPII.joints)]
+    joints = scene(5, part_scale, 0.0).person.joints
+    seen = ~np.isnan(joints[:, 0])
+    assert seen.sum() > 8
+    moved, wanted = (points[seen] - points[seen].mean(axis=0) for points in (joints, projected))
+    factor = (moved * wanted).sum() / (wanted**2).sum()
+    assert factor > 0
+    np.testing.assert_allclose(moved, factor * wanted, atol=1e-9)
 
 
 def test_the_mat_file_holds_what_was_drawn(folder: Path) -> None:

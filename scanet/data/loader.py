@@ -21,7 +21,10 @@ PART = 512  # persons that are read at once into the device's memory
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network is trained on. heatmaps: targets."""
+    """What the network is trained on. images: less `transforms.GREY`, in [-0.5, 0.5]. heatmaps: targets.
+
+    index: (b,), places among the split's persons, which are not the store's rows.
+    """
 
     images: Float[Tensor, "b 3 s s"]
     heatmaps: Float[Tensor, "b j h w"]
@@ -77,7 +80,6 @@ class Persons(Squares):
     def __init__(self, store: Store, rows: np.ndarray, device: torch.device, *, cached: bool | None = None) -> None:
         """cached: whether to keep the squares in the device's memory; None: if they fit."""
         self.store, self.rows = store, rows
-        self.skeleton = store.skeleton
         keep = fits(len(rows), store.canvas, device) if cached is None else cached
         squares = None
         if keep:  # in parts, since a GPU's host may have less memory than the GPU
@@ -112,7 +114,7 @@ class Persons(Squares):
         augmentation: one draw for each person of the split, not for each place in the order.
         """
         size = settings.input_size
-        flip = torch.tensor(self.skeleton.flip, device=self.device)
+        flip = torch.tensor(self.store.skeleton.flip, device=self.device)
         draws = augmentation.to(self.device)
         for here, squares in zip(order.to(self.device), self.squares(list(order)), strict=True):
             draw = draws[here]

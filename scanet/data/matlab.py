@@ -1,4 +1,7 @@
-"""Matlab's structs as `scipy.io.savemat` takes them: numpy arrays with one field of objects for each of theirs."""
+"""Matlab's struct arrays as `scipy.io.savemat` takes them: numpy arrays with one field of objects for each of theirs.
+
+A single struct is a dict.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,14 +9,6 @@ from typing import Any
 
 import numpy as np
 from scipy.io import savemat
-
-
-def struct(**fields: Any) -> np.ndarray:
-    """A 1 x 1 Matlab struct."""
-    array = np.empty((1, 1), dtype=[(name, object) for name in fields])
-    for name, value in fields.items():
-        array[name][0, 0] = value
-    return array
 
 
 def struct_array(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> np.ndarray:

@@ -72,7 +72,8 @@ def fill(
     fills it is waited for.
 
     Raises:
-        UserError: no persons, a resolution below 16, or more than half of the photographs cannot be read.
+        UserError: no persons, a resolution below 16, a folder or a file that is no store at `path`, or more than half
+            of the photographs cannot be read.
     """
     if not persons:
         raise UserError(f"There are no persons of {dataset} to put into {path}: check the annotation files.")
@@ -417,7 +418,8 @@ class Store:
                 raise UserError(
                     f"{self.path} was filled anew while it was in use: start again with what it holds now"
                 )
-            jpegs = [file["jpeg"][row].tobytes() for row in rows]
+            stored = file["jpeg"]
+            jpegs = [stored[row].tobytes() for row in rows]
 
         def decode(number: int) -> None:
             if jpegs[number]:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from scanet.data.matlab import save, struct, struct_array
+from scanet.data.matlab import save, struct_array
 from scanet.data.mpii import MAT_NAME
 from scanet.data.person import BOX
 from scanet.files import UserError, whole_folder
@@ -518,9 +518,9 @@ def _annorect(person: PersonRecord) -> dict[str, Any]:
     ]
     return {
         **dict(zip(("x1", "y1", "x2", "y2"), np.add(person.head_box, 1).tolist(), strict=True)),
-        "annopoints": struct(point=struct_array(points, ("x", "y", "id", "is_visible"))),
+        "annopoints": {"point": struct_array(points, ("x", "y", "id", "is_visible"))},
         "scale": person.scale,
-        "objpos": struct(x=person.objpos[0] + 1, y=person.objpos[1] + 1),
+        "objpos": {"x": person.objpos[0] + 1, "y": person.objpos[1] + 1},
     }
 
 
@@ -529,7 +529,7 @@ def write_mpii_mat(path: Path, images: Sequence[ImageRecord]) -> None:
     names = ("x1", "y1", "x2", "y2", "annopoints", "scale", "objpos")
     annolist = [
         {
-            "image": struct(name=image.name),
+            "image": {"name": image.name},
             "annorect": struct_array([_annorect(person) for person in image.people], names),
         }
         for image in images
@@ -538,12 +538,12 @@ def write_mpii_mat(path: Path, images: Sequence[ImageRecord]) -> None:
     for k, image in enumerate(images):
         single[k, 0] = np.ones((1, 1)) if image.people else np.zeros((0, 0))
     act = {"cat_name": np.zeros((0, 0)), "act_name": np.zeros((0, 0)), "act_id": -1}
-    release = struct(
-        annolist=struct_array(annolist, ("image", "annorect")),
-        img_train=np.array([[int(image.is_train) for image in images]], dtype=np.uint8),
-        single_person=single,
-        act=struct_array([act] * len(images), tuple(act)).T,
-    )
+    release = {
+        "annolist": struct_array(annolist, ("image", "annorect")),
+        "img_train": np.array([[int(image.is_train) for image in images]], dtype=np.uint8),
+        "single_person": single,
+        "act": struct_array([act] * len(images), tuple(act)).T,
+    }
     save(path, {"RELEASE": release})
 
 

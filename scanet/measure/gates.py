@@ -17,9 +17,10 @@ from torch import Tensor
 from scanet.config import ROWS
 from scanet.data.loader import Persons
 from scanet.data.store import Store
+from scanet.evaluation import scores
 from scanet.inference import Predictions, predict
 from scanet.model import SCANet
-from scanet.pckh import CONVENTION, PCK
+from scanet.pckh import CONVENTION
 
 #: Rows that have a gate.
 MODULES = ("SACWA", *(name for name, row in ROWS.items() if row.sacwa and row.gate and name != "SACWA"))
@@ -51,22 +52,19 @@ def measure(
         rows: the store's rows to test. learnt: those whose mean gate is tried.
         size: the network's input, pixels.
     """
-    model = model.to(device).eval()
-    own, predictions = gates_of(model, Persons(store, rows, device), size)
+    model, persons = model.to(device).eval(), Persons(store, rows, device)
+    own, predictions = gates_of(model, persons, size)
     average, _ = gates_of(model, Persons(store, learnt, device), size)
     given = {MEAN: average.mean(dim=1, keepdim=True).expand_as(own), ANOTHER: own.roll(1, dims=1)}
-    persons = Persons(store, rows, device)
     found = {OWN: predictions} | {name: predict_with(model, persons, size, each) for name, each in given.items()}
     tables = []
     for name, gates in ({OWN: own} | given).items():
-        metric = PCK(store.skeleton)
-        metric.update(found[name].joints, store.joints[rows], store.head_size[rows])
         low, high = torch.quantile(gates, torch.tensor(BAND, device=device), dim=1)
         columns = {"mean": gates.mean(dim=1), "spread": gates.std(dim=1, correction=0), "low": low, "high": high}
         stacks, channels = np.indices(low.shape)
         table = pd.DataFrame({"stack": stacks.ravel() + 1, "channel": channels.ravel()})
         table = table.assign(**{column: values.flatten().cpu().numpy() for column, values in columns.items()})
-        table.insert(0, "pckh", metric.compute().row(CONVENTION)["Mean"])
+        table.insert(0, "pckh", scores(found[name], store, rows).row(CONVENTION)["Mean"])
         table.insert(0, "gate", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -79,7 +79,6 @@ def examples(
             pictures[i],
             joints[i],
             truth[i],
-            found["heat"][chosen[i]],
             [m[i] for m in maps],
             float(ranks[i]),
             float(by[chosen[i]]),

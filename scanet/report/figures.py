@@ -92,9 +92,9 @@ def attention(
     limits: the values that are all blue and all yellow; by default the map's lowest and highest.
     """
     height, width = image.shape[:2]
-    ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
-    low, high = limits
     extent = (0, width, height, 0)
+    ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1, extent=extent)
+    low, high = limits
     ax.imshow(weights, cmap="viridis", alpha=0.65, vmin=low, vmax=high, extent=extent, interpolation="nearest")
     return _bare(ax, image)
 

@@ -15,7 +15,7 @@ PICTURE = 256
 class Example:
     """A validation person as a picture shows it.
 
-    image: (s, s, 3) in [0, 1]; joints, truth: (j, 2) edge coordinates in it; heat: (j,). attention: one map (h, w)
+    image: (s, s, 3) in [0, 1]; joints, truth: (j, 2) edge coordinates in it; attention: one map (h, w)
     for each stack, none if the row has none or the weights are missing. rank: of 0 to 1, by `value`, which is the
     mean error in head sizes if nothing else is said; 0 is then the best.
     """
@@ -23,7 +23,6 @@ class Example:
     image: np.ndarray
     joints: np.ndarray
     truth: np.ndarray
-    heat: np.ndarray
     attention: list[np.ndarray]
     rank: float
     value: float

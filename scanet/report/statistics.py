@@ -12,7 +12,7 @@ Sankhya 22, 1960). Here it covers somewhat more, as what seeds do to single pers
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -104,11 +104,10 @@ def pckh(
     values: Num[np.ndarray, "s n j"], annotated: Bool[np.ndarray, "n j"], resamples: int = RESAMPLES
 ) -> Estimate:
     """The plain mean PCKh (percent) of hits, or of differences of hits, by several seeds on the same persons."""
-    seeds, persons = values.shape[:2]
+    persons = values.shape[1]
     each = plain_mean(np.ones((1, persons)), values, annotated)[:, 0]
     resampled = plain_mean(resampling(persons, resamples), values.mean(axis=0), annotated)
-    seed_error = each.std(ddof=1) / seeds**0.5 if seeds > 1 else 0.0
-    return Estimate(float(each.mean()), float(resampled.std(ddof=1)), float(seed_error), seeds)
+    return replace(of_seeds(each.tolist()), person_error=float(resampled.std(ddof=1)))
 
 
 def row_mean(records: Sequence[Record], tta: str = "flip", kind: str = RIGHT) -> Estimate:
@@ -118,6 +117,12 @@ def row_mean(records: Sequence[Record], tta: str = "flip", kind: str = RIGHT) ->
     """
     hits, annotated = _of_kind([*_by_seed(records).values()], tta, kind)
     return pckh(hits, annotated)
+
+
+def mean_rate(records: Sequence[Record], tta: str, kind: str) -> float:
+    """The value of `row_mean` alone, without the resampling that its errors need."""
+    hits, annotated = _of_kind([*_by_seed(records).values()], tta, kind)
+    return float(plain_mean(np.ones((1, hits.shape[1])), hits, annotated).mean())
 
 
 def row_difference(
@@ -141,8 +146,6 @@ def row_difference(
 def _by_seed(records: Sequence[Record]) -> dict[int, Record]:
     """The records of one row by their seeds."""
     found: dict[int, Record] = {}
-    if records:
-        one_preset(records)
     for record in records:
         first, seed = records[0], record.settings["seed"]
         if seed in found:

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scanet.files import UserError, home
 from scanet.measure.gates import OWN
 from scanet.measure.temperature import NOISE
 from scanet.pckh import CONVENTION, CONVENTIONS, Scores
-from scanet.report.statistics import of_seeds, row_difference, row_mean
+from scanet.report.statistics import mean_rate, of_seeds, row_difference, row_mean
 from scanet.results import Record, one_preset, short
 
 COLUMNS = ("Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean")
@@ -305,10 +305,7 @@ def trained_at(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
     table: of `temperature.measure`, with trained_tau and seed.
     """
     own = table[(table["trained_tau"] == table["tau"]) & ~table["noise"]]
-    scores = own.pivot_table("pckh", "seed", "trained_tau")
-    less = scores.sub(scores[trained_tau], axis=0)
-    half = {tau: of_seeds(less[tau].dropna().tolist()).half_width() for tau in less if tau != trained_tau}
-    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": less.mean(), "± Δ": half, "seeds": scores.count()})
+    frame = _compared(own.pivot_table("pckh", "seed", "trained_tau"), trained_tau)
     return frame.set_axis([f"{tau:g}" for tau in frame.index]).rename_axis("trained at τ")
 
 
@@ -322,7 +319,7 @@ def error_kinds(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
     """
     one_preset(records)
     lines = {
-        row.title: {kind: row_mean(of, tta, kind).value for kind in KINDS} | {"seeds": len(of)}
+        row.title: {kind: mean_rate(of, tta, kind) for kind in KINDS} | {"seeds": len(of)}
         for module, row in ROWS.items()
         if (of := [record for record in records if record.settings["module"] == module])
     }
@@ -374,11 +371,17 @@ def gate_scores(table: pd.DataFrame) -> pd.DataFrame:
 
     "± Δ": half the 95 % interval of the seeds. table: of `gates.measure`, with its seeds.
     """
-    scores = table.pivot_table("pckh", "seed", "gate", sort=False)
-    less = scores.sub(scores[OWN], axis=0)
-    half = {name: of_seeds(less[name].tolist()).half_width() for name in less.columns if name != OWN}
-    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": less.mean(), "± Δ": half, "seeds": len(scores)})
-    return frame.loc[scores.columns].rename_axis("Gate")
+    return _compared(table.pivot_table("pckh", "seed", "gate", sort=False), OWN).rename_axis("Gate")
+
+
+def _compared(scores: pd.DataFrame, reference: Hashable) -> pd.DataFrame:
+    """A line for each column of `scores`, whose lines are seeds: its mean, and its difference from the column
+    `reference`, seed by seed, with half the 95 % interval of the seeds.
+    """
+    less = scores.sub(scores[reference], axis=0)
+    half = {name: of_seeds(less[name].dropna().tolist()).half_width() for name in less if name != reference}
+    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": less.mean(), "± Δ": half, "seeds": scores.count()})
+    return frame.loc[scores.columns]
 
 
 def gate_spreads(table: pd.DataFrame) -> pd.DataFrame:
