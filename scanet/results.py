@@ -65,7 +65,7 @@ def overrides(settings: Settings, experiment: str, start: "Record | None" = None
 
 
 def key_of(settings: Settings, experiment: str, fingerprint: str, start: "Record | None" = None) -> str:
-    """16 hex digits of all that decides the run: settings, data, the training recipe, the start's key.
+    """16 hex digits of what the run is: settings, data, the training recipe, the start's key.
 
     Settings count where they differ from their defaults: one that is added later leaves all keys as they are.
     """
