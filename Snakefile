@@ -54,7 +54,6 @@ NOTEBOOKS = {
     "choices": ([], [0]),  # trains for itself
 }
 DRAWN = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
-DATA = ["data/.{preset}-ready"] if preset in DRAWN else []
 # choices takes hours; only drawn people have stress's dials; budget is about runs of several lengths
 ONLY = {
     "choices": ["synthetic"],
@@ -62,7 +61,7 @@ ONLY = {
     "budget": ["lspet-small", "lspet"],
 }
 SHOWN = [name for name in NOTEBOOKS if preset in ONLY.get(name, PRESETS)]
-SOURCES = [*map(str, Path("scanet").rglob("*.py")), "experiments/paper.yaml"]
+SOURCES = [*sorted(map(str, Path("scanet").rglob("*.py"))), "experiments/paper.yaml"]
 
 
 def checked(files):
@@ -93,18 +92,10 @@ rule book:
         "jupyter-book build book/ --all -W -n --keep-going --quiet"
 
 
-rule data:
-    output:
-        touch("data/.{preset}-ready"),
-    shell:
-        "scanet prepare synthetic --preset {wildcards.preset}"
-
-
 rule run:
     input:
         notebook=checked(["experiments/ablation.ipynb"]),
         sources=checked(SOURCES),
-        data=checked(DATA),
     output:
         "book/runs/{preset}/{row}-s{seed}{at}.ipynb",
     log:
@@ -126,7 +117,6 @@ rule final:  # asked for by its page's name: it takes longer than all of Table 2
     input:
         notebook=checked(["experiments/final.ipynb"]),
         sources=checked(SOURCES),
-        data=checked(DATA),
     output:
         "book/runs/{preset}/final-s{seed}{on}.ipynb",
     log:
@@ -156,7 +146,6 @@ rule notebook:
         notebook=checked(["experiments/{notebook}.ipynb"]),
         sources=checked(SOURCES),
         pages=lambda w: checked(pages_of(w)) if w.preset == preset else [],
-        data=checked(DATA),
     output:
         "book/runs/{preset}/{notebook}.ipynb",
     log:

@@ -124,7 +124,7 @@ def prepare_synthetic(
         names = [name for name, values in PRESETS.items() if values.get("dataset") == "synthetic"]
         raise UserError(f"preset {preset!r} has no synthetic data: choose one of {', '.join(names)}")
     store = prepare.open_store(settings)
-    print(f"{len(store)} persons in {store.path}")
+    print(f"{len(store)} persons in {_shown(store.path)}")
 
 
 @prepare_app.command("rehearsal")
@@ -166,12 +166,17 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
     seconds = time.perf_counter() - start
     again = f" ({report.resumed} of them from before)" if report.resumed else ""
     outside = f", {len(report.outside)} persons outside their photograph" if report.outside else ""
-    print(f"{report.stored} persons in {path}{again}, {len(report.skipped)} photographs skipped{outside}")
+    print(f"{report.stored} persons in {_shown(path)}{again}, {len(report.skipped)} photographs skipped{outside}")
     print(
         f"{len(photographs):,} photographs in {duration(seconds)}, "
         f"{len(photographs) / seconds / (os.cpu_count() or 1):.1f} a second and core; peak memory "
         f"{size(peak_memory(torch.device('cpu')))}, store {size(path.stat().st_size)}"
     )
+
+
+def _shown(path: Path) -> Path:
+    """As one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @app.command()

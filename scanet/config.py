@@ -1,6 +1,7 @@
 """Settings: Table 2's rows, presets, and the check of everything that a user can set. Imports no torch."""
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -260,11 +261,11 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
         if not isinstance(value, str):
             raise UserError(f"{name} is {value!r}: allowed is text")
     if preset not in PRESETS:
-        raise UserError(f"preset {preset!r} is unknown: allowed are {', '.join(PRESETS)}")
+        raise UserError(f"preset {preset!r} is unknown{_perhaps(preset, PRESETS)}: allowed are {', '.join(PRESETS)}")
     short = {name: name for name in ROWS} | {row.title: name for name, row in ROWS.items()}
     if module not in short:
         raise UserError(
-            f"module {module!r} is no row of Table 2: allowed are {', '.join(ROWS)}, "
+            f"module {module!r} is no row of Table 2{_perhaps(module, short)}: allowed are {', '.join(ROWS)}, "
             f"or in full {', '.join(row.title for row in ROWS.values() if row.title not in ROWS)}"
         )
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -296,7 +297,13 @@ def _unused(settings: Settings) -> dict[str, Any]:
 def refuse_unknown(given: Iterable[str], allowed: Collection[str]) -> None:
     for name in given:
         if name not in allowed:
-            raise UserError(f"unknown parameter {name!r}: allowed are {', '.join(allowed)}")
+            raise UserError(f"unknown parameter {name!r}{_perhaps(name, allowed)}: allowed are {', '.join(allowed)}")
+
+
+def _perhaps(name: str, allowed: Iterable[str]) -> str:
+    """The allowed name that a misspelt one may have meant, in brackets; empty if none is near."""
+    near = difflib.get_close_matches(name.lower(), by_lower := {other.lower(): other for other in allowed}, 1)
+    return f" (perhaps {by_lower[near[0]]})" if near else ""
 
 
 def resolve_dials(kind: type, **given: Any) -> Any:

@@ -12,7 +12,7 @@ from scanet.data.loader import Persons
 from scanet.data.prepare import check_resolution
 from scanet.data.store import Store
 from scanet.device import describe, pick_device
-from scanet.files import UserError, refuse_folder
+from scanet.files import UserError, check_place
 from scanet.inference import Predictions, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
@@ -67,7 +67,9 @@ def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = 
     record = results.finished(run_folder)
     if data is None:
         if tta not in record.run["metrics"]:
-            raise UserError(f"{record.name} has no scores with tta {tta!r}: give the store with --data")
+            raise UserError(
+                f"{record.name} has no scores with tta {tta!r}: give the store with --data, which takes its weights"
+            )
         return record.scores(tta), f"{record.name}, {record.run['data']['dataset']}, {tta}{_seen(record)}"
     model, store, device = record.trained_model(), Store(data), pick_device()
     check_resolution(store, record.settings["input_size"])
@@ -112,9 +114,9 @@ def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> t
             f"{run_folder} predicts {len(record.skeleton.joints)} joints and not MPII's {len(MPII.joints)}: "
             f"give a run of preset paper"
         )
+    check_place(output)
     model, store, device = record.trained_model(), Store(data), pick_device()
     check_resolution(store, record.settings["input_size"])
-    refuse_folder(output)
     if output.resolve() in (mat.resolve(), data.resolve()):
         raise UserError(f"{output} is read here and would be lost: give another --output")
     rows = store.indices("test")

@@ -8,7 +8,7 @@ from scanet.data import prepare
 from scanet.data.loader import Persons
 from scanet.device import pick_device
 from scanet.evaluation import predictions_of, scores
-from scanet.files import UserError, refuse_folder, whole_file
+from scanet.files import UserError, check_place, whole_file
 from scanet.pckh import CONVENTION
 from scanet.photo import WEIGHTS
 from scanet.report import card
@@ -27,7 +27,8 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
             half precision costs more than `TOLERANCE`.
     """
     record = results.finished(run_folder)
-    refuse_folder(output)
+    model = record.trained_model()
+    check_place(output)
     readme = output.with_name("README.md")
     if output == readme:
         raise UserError(f"{output} is the name of the card: give the weights another one, such as scanet.safetensors")
@@ -38,7 +39,6 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
         raise UserError(f"{store.path} holds other data than {record.name} was made from: give those with --data")
     rows, device, size = record.predictions()["row"], pick_device(), record.settings["input_size"]
     persons = Persons(store, rows, device)
-    model = record.trained_model()
     with whole_file(output) as temporary:
         about = {"input_size": str(size), "run": record.name, "key": record.run["key"]}
         results.save_model(model, temporary, half=True, about=about)

@@ -56,10 +56,15 @@ def wait_for_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def refuse_folder(path: Path) -> None:
-    """Raises UserError where a file cannot be written because a folder has its name."""
+def check_place(path: Path) -> None:
+    """Raises UserError where no file can be written: a folder has its name, or its own folder cannot be one."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"{path} cannot be written, as {there} is a file: give another place")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{path} cannot be written, as {there} may not be changed: give another place")
 
 
 @contextmanager
@@ -68,7 +73,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the new one, never a part of one.
     """
-    refuse_folder(path)
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     temporary = _beside(path, "tmp")

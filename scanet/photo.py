@@ -31,7 +31,7 @@ from scanet.data.person import BOX
 from scanet.data.store import cut_square, paste, zoom_of
 from scanet.device import pick_device, within_memory
 from scanet.errors import distance_to_lines
-from scanet.files import UserError, whole_file, write_json
+from scanet.files import UserError, check_place, whole_file, write_json
 from scanet.inference import predict
 from scanet.model import SCANet
 from scanet.skeleton import SKELETONS, Skeleton
@@ -104,7 +104,7 @@ def read(source: Path | str | io.BytesIO) -> Photo:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UserError(f"{path} has more than {limit} million pixels: make it smaller first") from error
     except Exception as error:  # whatever a decoder says of a broken file
-        reason = str(error).replace(f"{str(path)!r}", "it") or type(error).__name__
+        reason = str(error).replace(f" file {str(path)!r}", "") or type(error).__name__
         raise UserError(f"{path} cannot be read as a picture ({reason}): give another file") from error
     return Photo(picture, width, height)
 
@@ -176,6 +176,8 @@ class Predictor:
 
 def _inside(box: Sequence[float], photo: Photo) -> Box:
     x, y, w, h = (float(value) for value in box)
+    if w <= 0 or h <= 0:
+        raise UserError(f"the box {x:g} {y:g} {w:g} {h:g} has the width {w:g} and the height {h:g}: both are above 0")
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, photo.width), min(y + h, photo.height)
     if not (right > left and bottom > top):  # NaN too
         raise UserError(
@@ -317,11 +319,13 @@ def predict_photos(
     failed = 0
     for path in photos:
         try:
+            picture = output / f"{path.stem}-pose.jpg"
+            for place in (picture, picture.with_suffix(".json")):
+                check_place(place)
             here = _boxes_of(path, boxes) if isinstance(boxes, Mapping) else boxes
             photo = read(path)
             with within_memory(predictor.device, "give the boxes in several calls, or a smaller model"):
                 poses = _poses(predictor, path, photo, here, tta)
-            picture = output / f"{path.stem}-pose.jpg"
             with whole_file(picture) as temporary:
                 draw(photo, poses, predictor.skeleton).save(temporary, "JPEG", quality=92, subsampling=0)
             about = {"photo": path.name, "model": predictor.name, "tta": tta}

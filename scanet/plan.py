@@ -83,7 +83,7 @@ class Plan:
         for stage in self.stages:
             lines.append((
                 stage.title,
-                f"{stage.epochs} epochs of {stage.steps:,} steps of {self.batch_size}: "
+                f"{counted(stage.epochs, 'epoch')} of {stage.steps:,} steps of {self.batch_size}: "
                 f"{duration(stage.training_seconds)}, and {duration(stage.validation_seconds)} of validation",
             ))  # fmt: skip
         lines.append(("in all", duration(self.seconds)))
@@ -91,8 +91,10 @@ class Plan:
             if self.persons.get(split):
                 times = [f"{tta} {duration(self.persons[split] * s)}" for tta, s in self.seconds_per_person.items()]
                 lines.append((f"testing {self.persons[split]:,}", ", ".join(times)))
-        held = "with" if self.cached else "without"
-        lines.append(("memory", f"{size(self.memory)}, {held} all {self.persons['train']:,} training persons in it"))
+        held, kept = "with" if self.cached else "without", self.persons["train"] + self.persons["valid"]
+        lines.append(
+            ("memory", f"{size(self.memory)}, {held} all {kept:,} persons for training and validation in it")
+        )
         lines.append(("disk", ", ".join(f"{name} {size(number)}" for name, number in self.disk.items())))
         width = max(len(label) for label, _ in lines)
         return "\n".join([f"What preset {self.preset} needs here:", *(f"  {a:<{width}}  {b}" for a, b in lines)])
@@ -220,6 +222,11 @@ def _drawn(folder: Path, settings: Settings) -> Store:
     reading, path = mpii.read_folder(folder / "drawn"), folder / "store.h5"
     fill(path, reading.persons, reading.images, dataset="drawn", resolution=settings.resolution, progress=False)
     return Store(path)
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

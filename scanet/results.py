@@ -157,6 +157,15 @@ class Record:
     def skeleton(self) -> Skeleton:
         return SKELETONS[self.run["network"]["joints"]]
 
+    @property
+    def again(self) -> str:
+        """What has to be done to train it again, as the end of a sentence: its record would only be loaded."""
+        what = "--final" if self.folder.parent.name == "final" else self.settings["module"]
+        given = [("preset", self.settings["preset"]), ("seed", self.settings["seed"])]
+        own = [(name, value) for name, value in self.run["overrides"].items() if not name.startswith("start.")]
+        options = [f"--{name} {value}" for name, value in given] + [f"--set {name}={value}" for name, value in own]
+        return f"delete {self.folder} and run `scanet train {' '.join([what, *options])}`"
+
     def scores(self, tta: str = "flip") -> Scores:
         return Scores.from_dict(self.run["metrics"][tta])
 
@@ -192,7 +201,9 @@ class Record:
         """As `model`. Raises UserError where the weights are not on this machine."""
         model = self.model()
         if model is None:
-            raise UserError(f"{self.folder} has no weights.safetensors on this machine: train the run here first")
+            raise UserError(
+                f"{self.folder} has no weights.safetensors, which git does not keep: to make them, {self.again}"
+            )
         return model
 
     def outdated(self, settings: Settings, fingerprint: str | None, start: "Record | None" = None) -> str:
@@ -453,7 +464,9 @@ def one_preset(records: Sequence[Record]) -> str:
         if not record.held_out:
             raise UserError(f"{record.name} was trained on its validation persons: leave it out of tables of results")
     if not records:
-        raise UserError("there is no finished run to show: train one first, as in `scanet train SSA`")
+        raise UserError(
+            "there is no finished run of this preset to show: make one with `scanet train ROW --preset PRESET`"
+        )
     presets = {record.settings["preset"] for record in records}
     if len(presets) != 1:
         raise UserError(f"a table has records of the presets {sorted(presets)}: give those of one preset")

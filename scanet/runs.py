@@ -24,7 +24,7 @@ from scanet.evaluation import pck, predictions_of, scores
 from scanet.files import UserError, alone, home
 from scanet.inference import Predictions
 from scanet.model import SCANet
-from scanet.plan import Plan, enough_memory, estimate, kept_squares
+from scanet.plan import Plan, counted, enough_memory, estimate, kept_squares
 from scanet.results import Record
 from scanet.skeleton import LSP
 from scanet.train import Epoch, train, training_rows
@@ -47,7 +47,7 @@ class Run:
     def __str__(self) -> str:
         run = self.record.run
         line = (
-            f"{self.record.name}: {run['settings']['epochs']} epochs in {run['seconds'] / 60:.1f} minutes "
+            f"{self.record.name}: {counted(run['settings']['epochs'], 'epoch')} in {run['seconds'] / 60:.1f} minutes "
             f"({run['images_per_second']:.0f} images/s) on {run['device']}, commit {results.short(run['commit'])}, "
             f"key {run['key']}"
         )
@@ -126,7 +126,10 @@ def trained_at(settings: Settings, *, progress: bool = True) -> list[Run]:
 
 def plan(stages: Sequence[Settings]) -> Plan:
     """What these trainings need on this machine, from a few steps on their data or, without it, on drawn persons."""
-    return estimate(stages, prepare.filled(stages[0]))
+    store = prepare.filled(stages[0])
+    if processes.rank() == 0:
+        print(f"Measuring a few steps of {stages[-1].row.title} on {describe(pick_device())}", file=sys.stderr)
+    return estimate(stages, store)
 
 
 def _print_plan(stages: Sequence[Settings]) -> None:
@@ -186,8 +189,13 @@ def _train(
     initial = start.trained_model() if start is not None else None
     learning, joints = len(training_rows(store, settings)), len(store.skeleton.joints)
     rows = store.indices("valid")[: settings.limit]
-    with enough_memory(settings, joints, kept_squares(settings, learning, len(rows), device), device):
-        model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
+    try:
+        with enough_memory(settings, joints, kept_squares(settings, learning, len(rows), device), device):
+            model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            print(f"\nStopped: the same call goes on with {folder.name} after its last epoch.", file=sys.stderr)
+        raise
     if processes.rank() > 0:
         return
     persons = Persons(store, rows, device)

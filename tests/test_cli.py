@@ -162,7 +162,12 @@ def test_evaluate_prints_the_golden_numbers(
         (["evaluate", "nothing.h5"], "nothing.h5: there is no such file or folder: check the path"),
         (["evaluate", str(ROOT / "README.md")], "for a prediction file, give --truth FILE as well"),
         (["info", "--joints", "15"], "joints is 15: allowed are 14, 16"),
-        (["train", "SSSA"], "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI, BDMP"),
+        (
+            ["train", "SSSA"],
+            "module 'SSSA' is no row of Table 2 (perhaps SSA): allowed are Baseline, Block, MSFI, BDMP",
+        ),
+        (["train", "ssa"], "module 'ssa' is no row of Table 2 (perhaps SSA): allowed are"),
+        (["train", "--set", "epoch=3"], "unknown parameter 'epoch' (perhaps epochs): allowed are module, preset"),
         (["train", "SSA", "--preset", "fast"], "preset 'fast' is unknown: allowed are tiny, quick"),
         (["prepare", "mpii", "nowhere"], "there is no folder nowhere"),
         (["prepare", "synthetic", "--preset", "paper"], "has no synthetic data: choose one of tiny, quick"),
@@ -274,6 +279,10 @@ def test_predict_does_what_it_can_and_says_what_it_cannot(
     assert capsys.readouterr().err.startswith("scanet: one.png: the box 500 500 20 20 has no part in the picture")
     assert call(monkeypatch, "predict", "broken.jpg", "--box", "1", "2", "30", "40") == 1
     assert len(capsys.readouterr().err.splitlines()) == 1  # of one photograph one sentence is all
+    Path("half/one-pose.json").mkdir(parents=True)
+    assert call(monkeypatch, "predict", "one.png", "--output", "half") == 1
+    assert "half/one-pose.json is a folder" in capsys.readouterr().err
+    assert not Path("half/one-pose.jpg").exists()  # nor a picture without its numbers
     assert call(monkeypatch, "predict", "one.png", "there/one.jpg") == 1
     assert "2 of the photos are called one: give them in separate calls" in capsys.readouterr().err
 

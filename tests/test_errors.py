@@ -153,5 +153,5 @@ def test_tables_and_bars_of_the_committed_runs(preset: str) -> None:
 
 
 def test_a_row_without_runs_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="no run of Block is there: train it"):
+    with pytest.raises(UserError, match="is there: make one with `scanet train Block --preset lspet-small`"):
         tables.errors_by_joint(results.records("lspet-small"), "Block")

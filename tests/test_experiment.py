@@ -19,7 +19,9 @@ class Dials:
 def test_parameters_refuse_a_misspelt_name_and_leave_objects_alone() -> None:
     settings = experiment.parameters({"module": "BDMP", "seed": 3, "np": np, "_i": "", "In": [""], "epochs": None})
     assert (settings.module, settings.seed) == ("BDMP", 3)
-    with pytest.raises(UserError, match=r"unknown parameter 'modul': allowed are module, preset, .*learning_rate"):
+    with pytest.raises(
+        UserError, match=r"unknown parameter 'modul' .perhaps module.: allowed are module, preset, .*learning_rate"
+    ):
         experiment.parameters({"module": "SSA", "modul": "BDMP"})
 
 
@@ -50,7 +52,11 @@ def test_parameters_are_the_runs_or_the_measurements_own() -> None:
     for name, value, sentence in [
         ("persons", 0, "persons is 0: allowed is a whole number from 1 on"),
         ("persons", "all", "persons is 'all': allowed is a whole number"),
-        ("person", 4, "unknown parameter 'person': allowed are module, preset, seed, .*, persons, epochs"),
+        (
+            "person",
+            4,
+            "unknown parameter 'person' .perhaps persons.: allowed are module, preset, seed, .*, persons, epochs",
+        ),
         ("module", "BDMP", "module is 'BDMP': this notebook is for SSA, soft"),
     ]:
         with pytest.raises(UserError, match=sentence):

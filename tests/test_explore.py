@@ -73,7 +73,10 @@ def test_own_photograph_is_asked_for_then_shown(run: Run) -> None:
 
 
 def test_missing_weights_and_photographs_are_named(run: Run) -> None:
-    with pytest.raises(UserError, match="weights of tiny/ablation/SSA-s0-epochs=1 are not on this machine"):
+    with pytest.raises(
+        UserError,
+        match=r"weights of tiny/ablation/SSA-s0-epochs=1 are not .* run `scanet train SSA .* --set epochs=1`",
+    ):
         Explorer(Run(run.settings, run.record, "", None, run.store))
     with pytest.raises(UserError, match="photographs of tiny/ablation/SSA-s0-epochs=1 are not"):
         explore.validation_person(Run(run.settings, run.record, "", run.model, None), 0)

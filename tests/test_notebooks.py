@@ -145,8 +145,8 @@ def test_every_figure_has_alternative_text(notebook: Path) -> None:
 @pytest.mark.parametrize(
     ("parameter", "sentence"),
     [
-        ("modul=SSA", "unknown parameter 'modul': allowed are module, preset, seed"),
-        ("module=SSSA", "module 'SSSA' is no row of Table 2: allowed are Baseline, Block, MSFI"),
+        ("modul=SSA", "unknown parameter 'modul' (perhaps module): allowed are module, preset, seed"),
+        ("module=SSSA", "module 'SSSA' is no row of Table 2 (perhaps SSA): allowed are Baseline, Block, MSFI"),
         ("epochs=two", "epochs is 'two': allowed is a whole number from 1"),
     ],
 )

@@ -188,17 +188,26 @@ def test_broken_files_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(buffer.getvalue()[:500])
     (tmp_path / "empty.jpg").touch()
     for name in ("text.jpg", "cut.png", "empty.jpg"):
-        with pytest.raises(UserError, match=f"{name} cannot be read as a picture .*: give another file"):
+        with pytest.raises(UserError, match=f"{name} cannot be read as a picture .*: give another file") as said:
             read(tmp_path / name)
+        assert str(said.value).count(name) == 1
     with pytest.raises(UserError, match=r"absent\.jpg: there is no such file"):
         read(tmp_path / "absent.jpg")
 
 
-@pytest.mark.parametrize("box", [(100, 0, 10, 10), (5, 5, 0, 10), (5, 5, -5, 10), (5, 5, float("nan"), 10)])
+@pytest.mark.parametrize(
+    ("box", "sentence"),
+    [
+        ((100, 0, 10, 10), "has no part in the picture of 90 x 60 pixels"),
+        ((5, 5, float("nan"), 10), "has no part in the picture of 90 x 60 pixels"),
+        ((5, 5, 0, 10), "has the width 0 and the height 10: both are above 0"),
+        ((5, 5, 10, -5), "has the width 10 and the height -5: both are above 0"),
+    ],
+)
 def test_boxes_without_a_part_in_the_picture_are_refused(
-    box: tuple[float, float, float, float], predictor: Predictor
+    box: tuple[float, float, float, float], sentence: str, predictor: Predictor
 ) -> None:
-    with pytest.raises(UserError, match="has no part in the picture of 90 x 60 pixels"):
+    with pytest.raises(UserError, match=sentence):
         predictor(Photo(picture(), 90, 60), [box])
 
 

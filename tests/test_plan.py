@@ -126,7 +126,7 @@ def test_a_table_in_units_that_can_be_read() -> None:
         "  in all          91.0 minutes",
         "  testing 2,958   none 4.9 minutes, flip 49.3 minutes",
         "  testing 11,731  none 19.6 minutes, flip 3.3 hours",
-        "  memory          3.0 GiB, without all 22,246 training persons in it",
+        "  memory          3.0 GiB, without all 25,204 persons for training and validation in it",
         "  disk            store 2.0 GiB, checkpoint 1.0 MiB",
     ]
     assert [duration(s) for s in (0.04, 119.9, 7_199, 172_799, 172_800)] == [

@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import scanet.train
 from scanet import cost, files, results, runs
 from scanet.config import PRESETS, ROWS, Settings, resolve
 from scanet.data import prepare
@@ -398,7 +399,7 @@ def test_statistics_refuse_records_of_several_rows_or_the_same_seed_twice(run: R
         row_mean([ssa], "six-scale")
     assert row_mean([ssa, other]).seeds == 2
     assert row_difference([ssa, other], []) is None
-    with pytest.raises(UserError, match="there is no finished run to show"):
+    with pytest.raises(UserError, match="there is no finished run of this preset"):
         row_mean([])
 
 
@@ -496,6 +497,39 @@ def test_tables_refuse_records_from_before_a_change_of_their_preset(
     before["settings"] |= {"epochs": 24, "heatmap_std": None}
     before["overrides"] = {"epochs": 24}  # a run with another setting, not an old one
     assert results.one_preset([newer, older]) == "tiny"
+
+
+def test_what_trains_a_run_again_is_one_command(run: Run) -> None:
+    """Its record is in the way as long as it is there."""
+    changed = Record(run.record.folder, run.record.run | {"overrides": {"epochs": 36, "tau": 2.0}})
+    command = "scanet train SSA --preset tiny --seed 0 --set epochs=36 --set tau=2.0"
+    assert changed.again == f"delete {run.record.folder} and run `{command}`"
+
+
+def test_an_interrupted_training_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validate = scanet.train.validate
+
+    def interrupted(*arguments: Any) -> float:
+        if epochs:
+            raise KeyboardInterrupt
+        epochs.append(1)
+        return validate(*arguments)
+
+    monkeypatch.setattr(scanet.train, "validate", interrupted)
+    settings, said = resolve(preset="tiny", module="Baseline", seed=15), "after its last epoch"
+    epochs = [1]
+    with pytest.raises(KeyboardInterrupt):  # in the first epoch: there is nothing to go on from
+        run_or_load(settings, progress=False)
+    assert said not in capsys.readouterr().err
+    epochs = []
+    with pytest.raises(KeyboardInterrupt):
+        run_or_load(settings, progress=False)
+    assert f"the same call goes on with Baseline-s15 {said}" in capsys.readouterr().err
+    monkeypatch.setattr(scanet.train, "validate", validate)
+    assert list(run_or_load(settings, progress=False).record.history()["epoch"]) == [1, 2]
+    assert "from its checkpoint on" in capsys.readouterr().err
 
 
 def test_tables_refuse_records_of_different_training_code(run: Run) -> None:
@@ -670,7 +704,10 @@ def test_another_start_makes_the_fine_tuned_run_another(stages: tuple[Run, Run])
 def test_fine_tuning_needs_the_weights(stages: tuple[Run, Run], tmp_path: Path) -> None:
     trained, tuned = stages
     without = Record(tmp_path / "tiny" / "final" / "gone", trained.record.run)
-    with pytest.raises(UserError, match=r"gone has no weights.safetensors on this machine: train the run here first"):
+    remedy = r"gone and run `scanet train --final --preset tiny --seed 0`"
+    with pytest.raises(
+        UserError, match=f"gone has no weights.safetensors, which git does not keep: .* delete .*{remedy}"
+    ):
         run_or_load(dataclasses.replace(tuned.settings, top_k=3), "final", start=without, progress=False)
 
 

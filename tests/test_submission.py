@@ -344,6 +344,10 @@ def test_submit_says_what_is_missing(
 
     for output, said in (
         (tmp_path, "is a folder: give the name of a file"),
+        (
+            project / mpii.MAT_NAME / "new" / "pred.mat",
+            f"cannot be written, as {project / mpii.MAT_NAME} is a file: give",
+        ),
         (project / "mpii.h5", "mpii.h5 is read here and would be lost: give another --output"),
         (project / mpii.MAT_NAME, "is read here and would be lost: give another --output"),
     ):

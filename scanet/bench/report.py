@@ -30,7 +30,7 @@ def text(record: Record) -> str:
     if "processes" in record:
         return f"Images a second\n{_printed(together(record))}"
     met = [
-        f"{what}: {line['value']:.2f}, {line['target']}: {'met' if line['met'] else 'missed: ' + line['why']}"
+        f"{what}: {line['value']:.3g}, {line['target']}: {'met' if line['met'] else 'missed: ' + line['why']}"
         for what, line in targets(record).iterrows()
     ]
     machine = record["machine"]

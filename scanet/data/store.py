@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scanet.data.person import BOX, Person
-from scanet.files import UserError, alone, refuse_folder, wait_for_disk, whole_file
+from scanet.files import UserError, alone, check_place, wait_for_disk, whole_file
 from scanet.skeleton import SKELETONS, Skeleton
 
 #: Stored side over the person's box: a crop of 1.4 boxes, rotated by any angle, needs 1.4 * sqrt(2) = 1.98.
@@ -79,7 +79,7 @@ def fill(
         raise UserError(f"There are no persons of {dataset} to put into {path}: check the annotation files.")
     if resolution < 16:
         raise UserError(f"A store's resolution is {resolution} pixels and must be at least 16: choose e.g. 256.")
-    refuse_folder(path)
+    check_place(path)
     if path.exists() and _foreign(path):
         raise UserError(f"{path} is there and is no store: give another --output, or delete it.")
     header = _sha256(json.dumps([VERSION, dataset, resolution, MARGIN, QUALITY]).encode(), _annotations(persons))

@@ -84,16 +84,15 @@ def measure_or_load(
         absent = {n: k for n, k in saved.run["sources"].items() if results.load(results_folder() / n) is None}
         if saved.run["key"] == key_of(absent | keys):
             return Measured(saved, "")
-    missing = [run.record.name for run in sources if run.model is None]
+    missing = [run.record for run in sources if run.model is None]
     others = [run.record.name for run in sources if store and run.record.run["data"]["fingerprint"] != fingerprint]
     if store is None or missing or others:
-        lacking = (
-            f"the weights of {', '.join(missing)}" if missing else "the photographs that the runs were made from"
-        )
+        names = ", ".join(record.name for record in missing)
+        lacking = f"the weights of {names}" if missing else "the photographs that the runs were made from"
         if saved is None:
             raise UserError(
                 f"{folder.relative_to(home())} has not been measured, and {lacking} are not on this machine: "
-                "train the runs here first"
+                f"{missing[0].again if missing else 'give their folder, as in -p data FOLDER'}"
             )
         return Measured(
             saved, f"what it was measured on or by has changed since, and {lacking} are not on this machine"

@@ -92,9 +92,8 @@ def measured(settings: Settings, dials: Stress, *, progress: bool = True) -> lis
     modules = {record.settings["module"] for record in records}
     if REFERENCE not in modules or len(modules) == 1:
         raise UserError(
-            f"finished runs of preset {settings.preset!r} are of {sorted(modules)}, and it takes {REFERENCE} and "
-            "another row: make them with `papermill experiments/ablation.ipynb out.ipynb "
-            f"-p preset {settings.preset} -p module {REFERENCE}`"
+            f"preset {settings.preset!r} has finished runs of {', '.join(sorted(modules)) or 'no row'}, and it takes "
+            f"{REFERENCE} and another row: make them with `scanet train ROW --preset {settings.preset}`"
         )
     found = []
     for record in records:

@@ -32,7 +32,7 @@ def model_of(run: Run) -> SCANet:
     if run.model is None:
         if run.record.run["key"] == _package()["key"]:
             return _packaged()
-        raise UserError(f"the weights of {run.record.name} are not on this machine: train the run here first")
+        raise UserError(f"the weights of {run.record.name} are not on this machine: to make them, {run.record.again}")
     return run.model
 
 

@@ -106,7 +106,10 @@ def of_several_lengths(records: Sequence[Record]) -> list[Record]:
         lengths.setdefault(record.settings["module"], set()).add(record.settings["epochs"])
     several = [record for record in records if len(lengths[record.settings["module"]]) > 1]
     if not several:
-        raise UserError("no row has been trained for several lengths: give ablation.ipynb another number of epochs")
+        raise UserError(
+            "no row has been trained for several lengths: train one for another number of epochs, "
+            "as in `scanet train ROW --preset PRESET --set epochs=36`"
+        )
     return several
 
 
@@ -354,7 +357,8 @@ def errors_by_joint(records: Sequence[Record], module: str, tta: str = "flip") -
     """
     of = [record for record in records if record.settings["module"] == module]
     if not of:
-        raise UserError(f"no run of {module} is there: train it, or give another row")
+        command = f"scanet train {module} --preset {one_preset(records)}"
+        raise UserError(f"no run of {module} is there: make one with `{command}`, or give another row")
     names = [of[0].skeleton.joints[joint] for joint in of[0].skeleton.scored]
     rates = []
     for record in of:
