@@ -88,7 +88,9 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(UserError, match=f"steps is {steps}: an axis has a middle and two ends, give 3, 5"):
             stress.measured(TINY, Stress(steps=steps))
     monkeypatch.setenv("SCANET_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="preset 'tiny' has finished runs of no row, and it takes Baseline and another"):
+    with pytest.raises(
+        UserError, match="preset 'tiny' has finished runs of no row, and it takes Baseline and another"
+    ):
         stress.measured(TINY, DIALS)
 
 
