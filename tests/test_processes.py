@@ -109,7 +109,7 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
     source = torch.Generator().manual_seed(scanet.train.epoch_seed(chosen.seed, 1, "noise"))
     noise = scanet.train.gumbel_difference((8, chosen.stacks, 16, 16), source)
     model = scanet.train.build(chosen, 16, CPU)
-    vector = scanet.train.flatten(model)
+    weights = scanet.train.Weights(model)
     model.train()
     losses, statistics = [], []
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -121,8 +121,8 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
         losses.append(loss.item())
         statistics.append({name: buffer.clone() for name, buffer in model.named_buffers()})
     assert float(first["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
-    assert vector.grad is not None
-    np.testing.assert_allclose(first["gradient"], vector.grad, atol=1e-5 * float(vector.grad.abs().max()))
+    gradient = weights.collect()
+    np.testing.assert_allclose(first["gradient"], gradient, atol=1e-5 * float(gradient.abs().max()))
 
     saved = {name.removeprefix("model."): values for name, values in load_file(folder / "c.safetensors").items()}
     for name in before:

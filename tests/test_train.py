@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import scanet.train
 from scanet import processes
-from scanet.config import Settings, resolve
+from scanet.config import ROWS, Settings, resolve
 from scanet.data.heatmaps import draw_targets
 from scanet.data.loader import Batch, Persons
 from scanet.data.person import Person
 from scanet.data.store import Store, fill
 from scanet.data.transforms import Augmentation, draw_augmentation
 from scanet.files import UserError
-from scanet.model import SCANet
+from scanet.losses import heatmap_loss
+from scanet.model import SCANet, gumbel_difference
 from scanet.skeleton import MPII
-from scanet.train import Epoch, build, epoch_seed, flatten, learning_rate, train, training_rows
+from scanet.train import Epoch, Weights, build, epoch_seed, learning_rate, train, training_rows
 
 CPU = torch.device("cpu")
 TRAINING, HELD_OUT = 8, 3
@@ -263,19 +266,106 @@ def test_one_vector_holds_all_parameters_and_trains_them_as_each_would_be() -> N
     """A step of RMSprop in double precision: about 1e-2. What is left are roundings of gradients that are 0."""
     settings = tiny("ALL", stacks=2)
     apart, together = (build(settings, 14, CPU).double() for _ in range(2))
-    flat = flatten(together)
+    weights = Weights(together)
+    flat = weights.vector
     assert same_weights(apart, together)
     assert flat.numel() == sum(p.numel() for p in apart.parameters())
     before = flat.detach().clone()
     optimizers = [torch.optim.RMSprop(p, lr=1e-3, alpha=0.99) for p in (apart.parameters(), [flat])]
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for model, optimizer in zip((apart, together), optimizers, strict=True):
-        optimizer.zero_grad(set_to_none=False)
         model(images)[0].square().sum().backward()
+        if model is together:
+            weights.collect()
         optimizer.step()
     for name, weights in apart.state_dict().items():
         torch.testing.assert_close(together.state_dict()[name], weights, rtol=1e-9, atol=1e-5)
     assert ((flat - before).abs() > 0.009).double().mean() > 0.5  # the first step is 1e-3 / sqrt(1 - alpha)
+
+
+def by_autocast(module: str, images: Tensor, noise: Tensor, steps: int) -> tuple[SCANet, list[float]]:
+    """A few steps as PyTorch's own autocast and optimizer make them."""
+    model, losses = build(tiny(module, stacks=2), 16, CPU).train(), []
+    optimizer = scanet.train.optimizer_of(model.parameters(), 2.5e-3)
+    for _ in range(steps):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            heatmaps = model(images, noise)[0]
+        optimizer.zero_grad()
+        loss = heatmap_loss(heatmaps, torch.zeros(4, 16, 16, 16))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return model, losses
+
+
+@pytest.mark.parametrize("module", ROWS)
+def test_rounding_all_weights_at_once_is_autocast_to_the_last_bit(module: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 3, 64, 64, generator=random).contiguous(memory_format=torch.channels_last)
+    noise = gumbel_difference((4, 2, 16, 16), random)
+    expected, losses = by_autocast(module, images, noise, 3)
+    model, found = build(tiny(module, stacks=2), 16, CPU).train(), []
+    weights = Weights(model, torch.bfloat16)
+    optimizer = scanet.train.optimizer_of([weights.vector], 2.5e-3)
+    with weights.in_steps():
+        assert model.stem[0].weight.dtype == torch.bfloat16
+        for _ in range(3):
+            weights.round()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                heatmaps = model(images, noise)[0]
+            loss = heatmap_loss(heatmaps, torch.zeros(4, 16, 16, 16))
+            loss.backward()
+            weights.collect()
+            optimizer.step()
+            found.append(loss.item())
+    assert found == losses
+    assert same_weights(model, expected)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is done to tensors, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, _: Any, given: Any = (), named: Any = None) -> Any:
+        self.counts[str(function)] += 1
+        return function(*given, **(named or {}))
+
+
+def test_a_step_rounds_and_collects_all_weights_at_once() -> None:
+    """A network twice as deep has no more casts; by autocast it has one a parameter, and one a gradient."""
+    casts = []
+    for stacks in (1, 2):
+        model = build(tiny("ALL", stacks=stacks), 16, CPU).train()
+        weights = Weights(model, torch.bfloat16)
+        with weights.in_steps(), Operations() as done:
+            weights.round()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                heatmaps = model(torch.zeros(2, 3, 64, 64), torch.zeros(2, stacks, 16, 16))[0]
+            heatmap_loss(heatmaps, torch.zeros(2, 16, 16, 16)).backward()
+            weights.collect()
+        casts.append(sum(done.counts[name] for name in ("aten._to_copy.default", "aten.copy_.default")))
+        assert done.counts["aten._foreach_copy_.default"] == 2  # of bf16 and of fp32
+    assert casts[1] - casts[0] < 10  # those of the attention's maps
+
+
+def test_a_parameter_that_took_no_part_has_no_gradient() -> None:
+    model = nn.ModuleDict({"used": nn.Linear(2, 1, bias=False), "left out": nn.Linear(3, 1)})
+    weights = Weights(model)
+    for _ in range(2):  # nor what an earlier step left
+        weights.vector.grad.fill_(7.0)  # type: ignore[union-attr]
+        model["used"](torch.tensor([[1.0, 2.0]])).sum().backward()
+        assert weights.collect().tolist() == [1.0, 2.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_an_interrupted_epoch_leaves_the_weights_in_full() -> None:
+    model = build(tiny(), 16, CPU)
+    weights = Weights(model, torch.bfloat16)
+    with pytest.raises(KeyboardInterrupt), weights.in_steps():
+        raise KeyboardInterrupt
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 # ---- the row decides ----
@@ -433,8 +523,7 @@ for compiled in (False, True):
     run = scanet.train.begin(here, 16, torch.device("cpu"))
     loss = heatmap_loss(run.forward(images, noise)[0], torch.zeros(4, 16, 16, 16), None)
     loss.backward()
-    (vector,) = run.optimizer.param_groups[0]["params"]
-    found.append([loss.item(), vector.grad.tolist()])
+    found.append([loss.item(), run.weights.collect().tolist()])
 print(json.dumps({"found": found, "graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"]}))
 """
 

@@ -14,9 +14,9 @@ class SemanticsEncoder(nn.Module):
         super().__init__()
         self.dilated = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=2, dilation=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=4, dilation=4),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, o: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:

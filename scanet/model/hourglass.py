@@ -30,7 +30,7 @@ class Residual(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        return self.branch(x) + self.skip(x)
+        return self.branch(x).add_(self.skip(x))  # in place: no other operation wants the branch's output
 
 
 class Stem(nn.Sequential):
@@ -70,6 +70,6 @@ class Hourglass(nn.Module):
         x = self.bottom(x)
         fused: list[Tensor] = []
         for up in self.ups:
-            x = skipped.pop() + enlarge(up(x), scale_factor=2.0, mode="nearest")
+            x = skipped.pop().add_(enlarge(up(x), scale_factor=2.0, mode="nearest"))
             fused.insert(0, x)
         return fused

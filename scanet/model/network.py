@@ -114,5 +114,5 @@ class SCANet(nn.Module):
             heatmaps.append(heatmap)
             outs.append(out)
             if i < len(self.stacks) - 1:
-                x = x + self.remap_features[i](features) + self.remap_heatmaps[i](heatmap)
+                x = self.remap_features[i](features).add_(x).add_(self.remap_heatmaps[i](heatmap))
         return torch.stack(heatmaps, dim=1), outs

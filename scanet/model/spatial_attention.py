@@ -70,6 +70,14 @@ def gumbel_difference(shape: Sequence[int], generator: torch.Generator) -> Tenso
     return torch.logit(u, eps=1e-7)
 
 
+class UnroundedConv2d(nn.Conv2d):
+    """A convolution in its weights' own number format, also under autocast."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class SpatialAttention(nn.Module):
     """SSA (`kind` "sharper"), the soft attention of Fig. 4 (`kind` "soft"), or one of two controls between them.
 
@@ -89,25 +97,18 @@ class SpatialAttention(nn.Module):
         self.tau = tau
         self.skip = skip
         self.test_map = test_map
-        self.generator = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 1, 1))
-
-    def logits(self, x: Float[Tensor, "b c h w"]) -> Map:
-        """What Eq. (5) and the softmax start from, in the weights' own fp32.
-
-        In a trained network many cells come within a thousandth of the highest, which bf16 does not
-        resolve: they would share the maximum, where Eq. (5) is exactly 1 and the clamp of Eq. (6) passes no gradient.
-        """
-        *before, last = self.generator
-        for layer in before:
-            x = layer(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return last(x.to(next(last.parameters()).dtype))
+        # The last gives what Eq. (5) and the softmax start from. In a trained network many cells come within a
+        # thousandth of the highest, which bf16 does not resolve: they would share the maximum, where Eq. (5) is
+        # exactly 1 and the clamp of Eq. (6) passes no gradient.
+        self.generator = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True), UnroundedConv2d(channels, 1, 1)
+        )
 
     def forward(
         self, x: Float[Tensor, "b c h w"], noise: Map | None = None
     ) -> tuple[Float[Tensor, "b c h w"], dict[str, Map]]:
         """The attended features, and the maps by name: `logits`, `attention` and, for SSA, `probability`."""
-        logits = self.logits(x)
+        logits = self.generator(x)
         maps = {"logits": logits}
         if self.kind == "soft":
             attention = soft_attention(logits)
