@@ -57,7 +57,7 @@ def wait_for_disk(path: Path) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raises UserError where no file can be written: a folder has its name, or its own folder cannot be one."""
+    """Raises UserError where no file can be written: a folder has its name, or its own folder cannot take it."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")
     there = next(folder for folder in path.absolute().parents if folder.exists())

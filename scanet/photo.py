@@ -9,6 +9,7 @@ detector here: without boxes the whole picture is taken as one person's.
 
 import io
 import json
+import re
 import sys
 import warnings
 from collections import Counter
@@ -104,7 +105,7 @@ def read(source: Path | str | io.BytesIO) -> Photo:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UserError(f"{path} has more than {limit} million pixels: make it smaller first") from error
     except Exception as error:  # whatever a decoder says of a broken file
-        reason = str(error).replace(f" file {str(path)!r}", "") or type(error).__name__
+        reason = re.sub(rf"(: | file ){re.escape(repr(str(path)))}", "", str(error)) or type(error).__name__
         raise UserError(f"{path} cannot be read as a picture ({reason}): give another file") from error
     return Photo(picture, width, height)
 
@@ -307,7 +308,7 @@ def predict_photos(
     that cannot be done is named on stderr and the others go on.
 
     Raises:
-        UserError: two of the photographs would be written to the same place.
+        UserError: two of the photographs would be written to the same place, or none can be written there.
     """
     names = Counter(path.stem for path in photos)
     double = [name for name, count in names.items() if count > 1]
@@ -316,6 +317,7 @@ def predict_photos(
             f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls, "
             "each with another --output"
         )
+    check_place(output / "a picture")
     failed = 0
     for path in photos:
         try:

@@ -197,8 +197,8 @@ def enough_memory(
     network = settings.network(joints)
     bf16 = fast_bf16(device)
     each = cost.activations(network, settings.input_size, bf16=bf16)
-    # Weights, gradients, mean squares and one more for the update; weights and gradients in bf16 too.
-    held = (20 if bf16 else 16) * cost.parameters(network) + squares
+    # Weights, gradients, mean squares and one more for the update; weights in bf16 too.
+    held = (18 if bf16 else 16) * cost.parameters(network) + squares
     share, has = settings.batch_size // processes.count(), memory(device)
 
     def give(fitting: int) -> str:

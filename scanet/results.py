@@ -160,11 +160,13 @@ class Record:
     @property
     def again(self) -> str:
         """What has to be done to train it again, as the end of a sentence: its record would only be loaded."""
-        what = "--final" if self.folder.parent.name == "final" else self.settings["module"]
-        given = [("preset", self.settings["preset"]), ("seed", self.settings["seed"])]
-        own = [(name, value) for name, value in self.run["overrides"].items() if not name.startswith("start.")]
-        options = [f"--{name} {value}" for name, value in given] + [f"--set {name}={value}" for name, value in own]
-        return f"delete {self.folder} and run `scanet train {' '.join([what, *options])}`"
+        experiment, own = self.folder.parent.name, self.run["overrides"]
+        if experiment == "ablation" or (experiment == "final" and not own):
+            what = self.settings["module"] if experiment == "ablation" else "--final"
+            changes = "".join(f" --set {name}={'default' if v is None else v}" for name, v in own.items())
+            preset, seed = self.settings["preset"], self.settings["seed"]
+            return f"delete {self.folder} and run `scanet train {what} --preset {preset} --seed {seed}{changes}`"
+        return f"delete {self.folder} and make it again as it was made"
 
     def scores(self, tta: str = "flip") -> Scores:
         return Scores.from_dict(self.run["metrics"][tta])

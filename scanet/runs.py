@@ -24,7 +24,7 @@ from scanet.evaluation import pck, predictions_of, scores
 from scanet.files import UserError, alone, home
 from scanet.inference import Predictions
 from scanet.model import SCANet
-from scanet.plan import Plan, counted, enough_memory, estimate, kept_squares
+from scanet.plan import Plan, counted, duration, enough_memory, estimate, kept_squares
 from scanet.results import Record
 from scanet.skeleton import LSP
 from scanet.train import Epoch, train, training_rows
@@ -47,7 +47,7 @@ class Run:
     def __str__(self) -> str:
         run = self.record.run
         line = (
-            f"{self.record.name}: {counted(run['settings']['epochs'], 'epoch')} in {run['seconds'] / 60:.1f} minutes "
+            f"{self.record.name}: {counted(run['settings']['epochs'], 'epoch')} in {duration(run['seconds'])} "
             f"({run['images_per_second']:.0f} images/s) on {run['device']}, commit {results.short(run['commit'])}, "
             f"key {run['key']}"
         )
@@ -192,14 +192,16 @@ def _train(
     try:
         with enough_memory(settings, joints, kept_squares(settings, learning, len(rows), device), device):
             model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
+        if processes.rank() > 0:
+            return
+        persons = Persons(store, rows, device)
+        predictions = {tta: predictions_of(model, persons, settings.input_size, tta) for tta in ("none", "flip")}
     except KeyboardInterrupt:
-        if checkpoint.exists():
-            print(f"\nStopped: the same call goes on with {folder.name} after its last epoch.", file=sys.stderr)
+        if processes.rank() == 0 and checkpoint.exists():
+            print(
+                f"\nStopped: the same call goes on with {folder.name} after its last finished epoch.", file=sys.stderr
+            )
         raise
-    if processes.rank() > 0:
-        return
-    persons = Persons(store, rows, device)
-    predictions = {tta: predictions_of(model, persons, settings.input_size, tta) for tta in ("none", "flip")}
     run = {
         "experiment": experiment,
         "title": settings.row.title,

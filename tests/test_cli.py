@@ -279,6 +279,9 @@ def test_predict_does_what_it_can_and_says_what_it_cannot(
     assert capsys.readouterr().err.startswith("scanet: one.png: the box 500 500 20 20 has no part in the picture")
     assert call(monkeypatch, "predict", "broken.jpg", "--box", "1", "2", "30", "40") == 1
     assert len(capsys.readouterr().err.splitlines()) == 1  # of one photograph one sentence is all
+    Path("file").touch()
+    assert call(monkeypatch, "predict", "one.png", "two.jpg", "--output", "file") == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2  # beside what is said of boxes, once for all photographs
     Path("half/one-pose.json").mkdir(parents=True)
     assert call(monkeypatch, "predict", "one.png", "--output", "half") == 1
     assert "half/one-pose.json is a folder" in capsys.readouterr().err

@@ -187,7 +187,8 @@ def test_broken_files_get_a_sentence(tmp_path: Path) -> None:
     picture().save(buffer, "PNG")
     (tmp_path / "cut.png").write_bytes(buffer.getvalue()[:500])
     (tmp_path / "empty.jpg").touch()
-    for name in ("text.jpg", "cut.png", "empty.jpg"):
+    (tmp_path / "folder").mkdir()
+    for name in ("text.jpg", "cut.png", "empty.jpg", "folder"):
         with pytest.raises(UserError, match=f"{name} cannot be read as a picture .*: give another file") as said:
             read(tmp_path / name)
         assert str(said.value).count(name) == 1

@@ -91,12 +91,12 @@ def test_squares_are_kept_where_told(store: Store, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_batch_has_to_fit_beside_the_stored_squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the byte: weights in fourfold, twice in bf16, and a batch of 4; squares of 160 pixels take what is left."""
+    """To the byte: weights in fourfold and in bf16, and a batch of 4; squares of 160 pixels take what is left."""
     settings = paper_like(module="Baseline")
     network = settings.network(16)
     bf16 = fast_bf16(CPU)
     each = cost.activations(network, 64, bf16=bf16)
-    room = (16 + 4 * bf16) * cost.parameters(network) + 4 * each
+    room = (16 + 2 * bf16) * cost.parameters(network) + 4 * each
     squares = plan.kept_squares(settings, 10, 5, CPU)
     assert squares == 15 * 3 * 160**2
     monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", 0.0)

@@ -501,9 +501,14 @@ def test_tables_refuse_records_from_before_a_change_of_their_preset(
 
 def test_what_trains_a_run_again_is_one_command(run: Run) -> None:
     """Its record is in the way as long as it is there."""
-    changed = Record(run.record.folder, run.record.run | {"overrides": {"epochs": 36, "tau": 2.0}})
-    command = "scanet train SSA --preset tiny --seed 0 --set epochs=36 --set tau=2.0"
-    assert changed.again == f"delete {run.record.folder} and run `{command}`"
+    own = {"epochs": 36, "tau": 2.0, "heatmap_std": None}
+    changed = Record(run.record.folder, run.record.run | {"overrides": own})
+    options = "--preset tiny --seed 0 --set epochs=36 --set tau=2.0 --set heatmap_std=default"
+    assert changed.again == f"delete {run.record.folder} and run `scanet train SSA {options}`"
+    assert resolve(epochs=36, tau=2.0, heatmap_std="default").overrides() == own
+    for folder in ("final/ALL-s0-start.epochs=9", "choices-runs/Baseline-s0"):  # one option would not make these
+        made = Record(run.record.folder.parents[1] / folder, changed.run)
+        assert made.again == f"delete {made.folder} and make it again as it was made"
 
 
 def test_an_interrupted_training_says_that_it_goes_on(
@@ -518,7 +523,7 @@ def test_an_interrupted_training_says_that_it_goes_on(
         return validate(*arguments)
 
     monkeypatch.setattr(scanet.train, "validate", interrupted)
-    settings, said = resolve(preset="tiny", module="Baseline", seed=15), "after its last epoch"
+    settings, said = resolve(preset="tiny", module="Baseline", seed=15), "after its last finished epoch"
     epochs = [1]
     with pytest.raises(KeyboardInterrupt):  # in the first epoch: there is nothing to go on from
         run_or_load(settings, progress=False)

@@ -92,7 +92,7 @@ def measure_or_load(
         if saved is None:
             raise UserError(
                 f"{folder.relative_to(home())} has not been measured, and {lacking} are not on this machine: "
-                f"{missing[0].again if missing else 'give their folder, as in -p data FOLDER'}"
+                f"{'; '.join(record.again for record in missing) or 'give their folder, as in -p data FOLDER'}"
             )
         return Measured(
             saved, f"what it was measured on or by has changed since, and {lacking} are not on this machine"
