@@ -86,7 +86,7 @@ def launch(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
         )
         for rank in range(count)
     ]
-    assert [child.wait(timeout=120) for child in children] == [0] * count
+    assert [child.wait(timeout=600) for child in children] == [0] * count
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(count)]
 
 
@@ -148,7 +148,7 @@ def together(program: str, home: Path) -> list[str]:
         )
         for rank in "01"
     ]
-    printed = [child.communicate(timeout=120)[0] for child in children]
+    printed = [child.communicate(timeout=600)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0]
     return printed
 
