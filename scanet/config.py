@@ -302,7 +302,8 @@ def refuse_unknown(given: Iterable[str], allowed: Collection[str]) -> None:
 
 def _perhaps(name: str, allowed: Iterable[str]) -> str:
     """The allowed name that a misspelt one may have meant, in brackets; empty if none is near."""
-    near = difflib.get_close_matches(name.lower(), by_lower := {other.lower(): other for other in allowed}, 1)
+    by_lower = {other.lower(): other for other in allowed}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f" (perhaps {by_lower[near[0]]})" if near else ""
 
 

@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -178,7 +179,7 @@ class Predictor:
 def _inside(box: Sequence[float], photo: Photo) -> Box:
     x, y, w, h = (float(value) for value in box)
     if w <= 0 or h <= 0:
-        raise UserError(f"the box {x:g} {y:g} {w:g} {h:g} has the width {w:g} and the height {h:g}: both are above 0")
+        raise UserError(f"the box {x:g} {y:g} {w:g} {h:g} is {w:g} wide and {h:g} high: give both above 0")
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, photo.width), min(y + h, photo.height)
     if not (right > left and bottom > top):  # NaN too
         raise UserError(
@@ -308,7 +309,7 @@ def predict_photos(
     that cannot be done is named on stderr and the others go on.
 
     Raises:
-        UserError: two of the photographs would be written to the same place, or none can be written there.
+        UserError: two of the photographs would be written to the same place, or one cannot be written to its own.
     """
     names = Counter(path.stem for path in photos)
     double = [name for name, count in names.items() if count > 1]
@@ -317,13 +318,13 @@ def predict_photos(
             f"{names[double[0]]} of the photos are called {double[0]}: give them in separate calls, "
             "each with another --output"
         )
-    check_place(output / "a picture")
+    places = {path: [output / f"{path.stem}-pose.{ending}" for ending in ("jpg", "json")] for path in photos}
+    for place in chain.from_iterable(places.values()):
+        check_place(place)
     failed = 0
     for path in photos:
         try:
-            picture = output / f"{path.stem}-pose.jpg"
-            for place in (picture, picture.with_suffix(".json")):
-                check_place(place)
+            picture, numbers = places[path]
             here = _boxes_of(path, boxes) if isinstance(boxes, Mapping) else boxes
             photo = read(path)
             with within_memory(predictor.device, "give the boxes in several calls, or a smaller model"):
@@ -331,7 +332,7 @@ def predict_photos(
             with whole_file(picture) as temporary:
                 draw(photo, poses, predictor.skeleton).save(temporary, "JPEG", quality=92, subsampling=0)
             about = {"photo": path.name, "model": predictor.name, "tta": tta}
-            write_json(picture.with_suffix(".json"), about | as_dict(poses, photo, predictor.skeleton))
+            write_json(numbers, about | as_dict(poses, photo, predictor.skeleton))
         except UserError as error:
             print(f"scanet: {error}", file=sys.stderr)
             failed += 1

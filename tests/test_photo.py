@@ -201,8 +201,8 @@ def test_broken_files_get_a_sentence(tmp_path: Path) -> None:
     [
         ((100, 0, 10, 10), "has no part in the picture of 90 x 60 pixels"),
         ((5, 5, float("nan"), 10), "has no part in the picture of 90 x 60 pixels"),
-        ((5, 5, 0, 10), "has the width 0 and the height 10: both are above 0"),
-        ((5, 5, 10, -5), "has the width 10 and the height -5: both are above 0"),
+        ((5, 5, 0, 10), "is 0 wide and 10 high: give both above 0"),
+        ((5, 5, 10, -5), "is 10 wide and -5 high: give both above 0"),
     ],
 )
 def test_boxes_without_a_part_in_the_picture_are_refused(

@@ -90,9 +90,10 @@ def measure_or_load(
         names = ", ".join(record.name for record in missing)
         lacking = f"the weights of {names}" if missing else "the photographs that the runs were made from"
         if saved is None:
+            needed = missing or [run.record for run in sources if settings.dataset == "synthetic"]  # drawn anew
             raise UserError(
                 f"{folder.relative_to(home())} has not been measured, and {lacking} are not on this machine: "
-                f"{'; '.join(record.again for record in missing) or 'give their folder, as in -p data FOLDER'}"
+                f"{'; '.join(record.again for record in needed) or 'give their folder, as in -p data FOLDER'}"
             )
         return Measured(
             saved, f"what it was measured on or by has changed since, and {lacking} are not on this machine"
