@@ -25,6 +25,7 @@ from scanet.results import Record, one_preset
 
 RESAMPLES = 2000  # of the persons; the error of the resulting standard error is then 1.6 %
 LEVEL = 0.05  # an interval misses at most so often
+SHARED, WHOLE = 0.73, 0.03  # of `draw_hits`, chosen by the records of drawn people and of photographs
 
 
 @dataclass(frozen=True)
@@ -230,24 +231,11 @@ def simulate(
     generator: np.random.Generator,
     level: float = LEVEL,
 ) -> Coverage:
-    """Draw pairs of rows whose true difference is known, and count what their intervals of one level say.
-
-    Every hit has the probability of its joint (80 to 95 %), plus the row's and the run's shift, exactly. What
-    decides a joint is drawn once for all runs, once for each row or anew in each run (half, a quarter, a quarter of
-    the cases), and for three in ten persons all the joints go together: hits depend on each other as real ones do.
-    """
-    chance = np.linspace(0.80, 0.95, joints, dtype=np.float32)
-    annotated = generator.random((persons, joints)) < 0.95
+    """Draw pairs of rows whose true difference is known, and count what their intervals of one level say."""
     value, half = np.empty(repetitions), np.empty(repetitions)
     for k in range(repetitions):
         shift = generator.normal(0, seed_spread, (2, seeds)) + np.array([[truth], [0]])
-        kind = generator.random((persons, joints), np.float32)
-        luck = generator.random((2, seeds, persons, joints), np.float32)
-        luck[:, 1:] = np.where(kind < 0.75, luck[:, :1], luck[:, 1:])  # the row's
-        luck[1] = np.where(kind < 0.5, luck[0], luck[1])  # everybody's
-        whole = generator.random(persons) < 0.3
-        luck[:, :, whole] = luck[:, :, whole, :1]
-        hits = (luck < chance + shift[..., None, None].astype(np.float32) / 100) & annotated
+        hits, annotated = draw_hits(shift, persons, joints, generator)
         estimate = pckh(hits[0].astype(np.int8) - hits[1], annotated, resamples)
         value[k], half[k] = estimate.value, estimate.half_width(level)
     covered = np.abs(value - truth) <= half
@@ -260,3 +248,22 @@ def simulate(
         negative=float((value + half < 0).mean()),
         length=float(2 * half.mean()),
     )
+
+
+def draw_hits(
+    shift: Float[np.ndarray, "r s"], persons: int, joints: int, generator: np.random.Generator
+) -> tuple[Bool[np.ndarray, "r s n j"], Bool[np.ndarray, "n j"]]:
+    """Hits of r rows with s seeds, and what is annotated. shift: of each run's mean, points.
+
+    Every hit has the probability of its joint (80 to 95 %) plus the shift, exactly. What decides a joint is the same
+    for all runs in `SHARED` of the cases and drawn anew by each run in the others, and for `WHOLE` of the persons all
+    the joints go together. So two runs agree as often as two of this repository's, whose agreement hardly depends on
+    whether they are of one row, and the persons' error is like theirs.
+    """
+    chance = np.linspace(0.80, 0.95, joints, dtype=np.float32)
+    annotated = generator.random((persons, joints)) < 0.95
+    luck = generator.random((*shift.shape, persons, joints), np.float32)
+    luck = np.where(generator.random((persons, joints)) < SHARED, luck[:1, :1], luck)
+    whole = generator.random(persons) < WHOLE
+    luck[:, :, whole] = luck[:, :, whole, :1]
+    return (luck < chance + shift[..., None, None].astype(np.float32) / 100) & annotated, annotated
