@@ -406,15 +406,27 @@ def over_seeds(measurement: Measurement) -> pd.DataFrame:
 
     One of a run that was trained again since is left out, unless it is this one: it is shown with a notice.
     """
-    runs = measurement.folder.parent.glob(f"{measurement.run['module']}-s*/run.json")
+    tables = [each.table().assign(seed=each.run["seed"]) for each in _of_all_seeds(measurement)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def behind(measurements: Sequence[Measurement]) -> list[Record]:
+    """The runs that the tables `over_seeds` of these measurements come from, in the order of the seeds."""
+    each = [other for measurement in measurements for other in _of_all_seeds(measurement)]
+    names = {name for measurement in each for name in measurement.run["sources"]}
+    found = [record for name in sorted(names) if (record := load(results_folder() / name)) is not None]
+    return sorted(found, key=lambda record: (list(ROWS).index(record.settings["module"]), record.settings["seed"]))
+
+
+def _of_all_seeds(measurement: Measurement) -> list[Measurement]:
+    runs = sorted(measurement.folder.parent.glob(f"{measurement.run['module']}-s*/run.json"))
     others = [other for path in runs if (other := load_measurement(path.parent)) is not None]
-    same = [
+    return [
         other
         for other in others
         if all(other.run[name] == measurement.run[name] for name in _ALIKE)
         and (other.folder == measurement.folder or not _trained_again(other))
     ]
-    return pd.concat([other.table().assign(seed=other.run["seed"]) for other in same], ignore_index=True)
 
 
 def measurements(preset: str, experiment: str) -> list[Measurement]:

@@ -444,12 +444,18 @@ def test_differences_under_one_topic_share_its_error_rate(make: Callable[..., Re
     assert found["verdict"]["ssa-msfi"] == "reproduced"
     assert found["level"]["ssa-msfi"] == pytest.approx(0.05 / stated)
     assert found["level"]["bdmp-msfi"] == pytest.approx(0.05 / (stated - 1))  # the first is done with
-    half = (found["high"] - found["low"])["bdmp-msfi"] / 2
-    own = statistics.row_difference(
-        *([r for r in claims.held()["quick"].records if r.settings["module"] == m] for m in ("BDMP", "MSFI"))
+    half = (found["high"] - found["low"])["ssa-msfi"] / 2
+    own, open_one = (
+        statistics.row_difference(
+            *([r for r in claims.held()["quick"].records if r.settings["module"] == m] for m in (row, "MSFI"))
+        )
+        for row in ("SSA", "BDMP")
     )
-    assert half == pytest.approx(own.half_width(0.05 / (stated - 1)))
-    assert half > 2 * own.half_width()
+    assert half == pytest.approx(own.half_width(0.05 / stated))
+    assert half > 1.4 * own.half_width()
+    # No difference of two rates is larger than 100.
+    assert open_one.half_width(0.05 / (stated - 1)) > 100
+    assert (found["low"]["bdmp-msfi"], found["high"]["bdmp-msfi"]) == (-100, 100)
     assert found["level"]["ssa-soft"] == pytest.approx(0.05 / 2)
 
 
@@ -467,7 +473,7 @@ def test_the_front_page_stops_at_a_deleted_record(book: Path, make: Callable[...
     """Its cells, run as the book's build runs them."""
     text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
     cells = re.findall(r"^```\{code-cell\}.*?\n(?:---\n.*?^---\n|:tags:[^\n]*\n)(.*?)^```", text, re.M | re.S)
-    assert len(cells) == 7
+    assert len(cells) == 8
     page = "\n".join(cells)
     for module in ("MSFI", "SSA"):
         for seed in (0, 1):
@@ -477,6 +483,13 @@ def test_the_front_page_stops_at_a_deleted_record(book: Path, make: Callable[...
     with pytest.raises(UserError, match="the report lacks quick/ablation/MSFI-s1"):
         exec(page, {})
     plt.close("all")
+
+
+def test_the_front_page_says_whether_there_are_runs_on_mpii() -> None:
+    sentence = tables.scope(["quick", "synthetic", "lspet-small"])
+    assert "on MPII.** Its runs are on drawn people (`quick`, `synthetic`) and on photographs of" in sentence
+    assert sentence.endswith("(`lspet-small`): no number of the paper's tables is tested.")
+    assert tables.scope(["quick", "paper"]) == ""
 
 
 def test_a_preset_without_a_page_owes_nothing(book: Path, make: Callable[..., Record]) -> None:
@@ -689,13 +702,14 @@ def test_what_is_decided_is_listed_with_its_interval_and_its_place() -> None:
     verdicts = [("a", "reproduced"), ("b", "inconclusive"), ("c", "not reproduced"), ("d", "missing")]
     rows = [(name, word, "quick" if name < "c" else "") for name, word in verdicts]
     lines = pd.DataFrame(rows, columns=["id", "verdict", "preset"]).assign(
-        topic="Size & more", statement="x < y", kind="difference", value=1.0, low=0.5, high=[1.5, 1.5, math.nan, 1.5]
-    )
+        topic="Size & more", statement="x < y", kind="difference", value=1.0, low=0.5,
+        high=[1.5, 1.5, math.nan, 1.5], asked="points: true above 0",
+    )  # fmt: skip
     lines.loc[2, "low"] = math.nan
     shown = tables.decided(lines)
     assert re.findall(r'href="#claim-(.)"', shown) == ["a", "c"]
-    assert "x &lt; y</a> <small>Size &amp; more, quick: +1.00 <span>[+0.50, +1.50]</span></small>" in shown
-    assert "<small>Size &amp; more: +1.00</small>" in shown
+    assert "x &lt; y</a> <small>Size &amp; more, quick: +1.00 <span>[+0.50, +1.50]</span> points: true above 0</small>" in shown
+    assert "<small>Size &amp; more: +1.00 points: true above 0</small>" in shown
 
 
 def test_a_sentence_compares_the_intervals_with_the_papers_steps() -> None:
@@ -714,6 +728,9 @@ def test_a_sentence_compares_the_intervals_with_the_papers_steps() -> None:
     assert sentence.startswith("On `x` 3 of the 4 differences are of three seeds or more (3 to 4 seeds), and")
     assert "reaches 4.0 points to each side in the median and 2.0 at the least. The largest" in sentence
     assert sentence.endswith("prints is 0.80.")
+    one = tables.reach(differences.drop([("B", "x"), ("C", "x")]))
+    assert one.startswith("On `x` one of the 4 differences (A) is of three seeds or more (3 seeds), and")
+    assert "reaches 2.0 points to each side. The" in one
 
 
 def test_a_sentence_counts_the_differences_on_either_side_of_0() -> None:
@@ -726,10 +743,13 @@ def test_a_sentence_counts_the_differences_on_either_side_of_0() -> None:
     seeds = [math.nan, 3, 1] * 3
     differences = pd.DataFrame(columns, index=index).assign(seeds=seeds)
     assert tables.outcome(differences) == (
-        "In the paper 3 of 3 differences are positive, all between 3 rows. On `x` 2 of 3 are, and the whole network "
-        "is 3.0 points below the baseline (3 seeds); of 3 intervals 1 lie above 0 and 1 below. On `y` 2 of 3 are, "
-        "and the whole network is 1.0 points below the baseline (one seed)."
+        "In the paper 3 of 3 differences are positive; they are between 3 rows, and so not independent. On `x` 2 of 3 "
+        "are, and the whole network is 3.0 points below the baseline (3 seeds); of 3 intervals of three seeds or more "
+        "1 lie above 0 and 1 below. On `y` 2 of 3 are, and the whole network is 1.0 points below the baseline (one "
+        "seed)."
     )
+    one = tables.outcome(differences.drop([("ALL − A", "x"), ("A − Baseline", "x")]))
+    assert "(3 seeds); the interval of three seeds or more excludes 0. On `y`" in one
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""
 
 

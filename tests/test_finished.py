@@ -10,7 +10,7 @@ import pytest
 from scanet import results
 from scanet.files import UserError
 from scanet.measure.finished import measure_or_load
-from scanet.runs import Run
+from scanet.runs import Run, run_or_load
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
@@ -86,6 +86,17 @@ def test_a_measurement_without_sources_depends_on_settings_data_and_recipe(
     assert key(dataclasses.replace(run.settings, learning_rate=0.1)) != first
     raise_recipes()
     assert key() != first
+
+
+def test_the_runs_behind_a_table_over_seeds_are_those_of_all_its_measurements(run: Run) -> None:
+    other = run_or_load(dataclasses.replace(run.settings, seed=1), progress=False)
+    here, _ = (
+        measure_or_load(each.settings, "behind", Dials(), counted, sources=[each], store=each.store)
+        for each in (run, other)
+    )
+    assert [record.name for record in results.behind([here.measurement])] == [run.record.name, other.record.name]
+    few = measure_or_load(run.settings, "behind", Dials(1), counted, sources=[run], store=run.store)
+    assert [record.name for record in results.behind([few.measurement])] == [run.record.name]
 
 
 def test_without_weights_or_photographs_it_is_shown_with_a_notice(run: Run) -> None:

@@ -46,7 +46,7 @@ VERDICTS = (
 MPII_PRESET = "paper"
 TABLE2 = "Table 2"  # the topic of its comparisons
 COLUMNS = (
-    "topic", "id", "kind", "statement", "because", "place", "paper",
+    "topic", "id", "kind", "statement", "asked", "because", "place", "paper",
     "preset", "value", "low", "high", "level", "seeds", "verdict", "runs",
 )  # fmt: skip
 
@@ -56,7 +56,8 @@ class Claim:
     """A statement of the paper about a quantity.
 
     value: what the paper prints, None if nothing. low, high: the range of the quantity if the statement is true.
-    measure: how the quantity is measured, as in paper.yaml. because: why nothing else could have come out, or empty.
+    measure: how the quantity is measured, as in paper.yaml. quantity: what it is of, with its unit; within: the values
+    that it can have at all. because: why nothing else could have come out, or empty.
     """
 
     topic: str
@@ -68,13 +69,17 @@ class Claim:
     low: float
     high: float
     measure: Mapping[str, Any]
+    quantity: str = ""
+    within: tuple[float, float] = (-math.inf, math.inf)
     because: str = ""
 
     @classmethod
     def read(cls, entry: Mapping[str, Any], topic: str = "") -> "Claim":
         """From an entry of paper.yaml. Raises UserError for one that is not complete."""
-        own = ("id", "statement", "place", "kind", "value", "range", "tolerance", "because")
+        own = ("id", "statement", "place", "kind", "value", "range", "tolerance", "quantity", "within", "because")
         lacking = [name for name in own[:4] if name not in entry]
+        if not lacking and entry["kind"] == "measurement" and "quantity" not in entry:
+            raise UserError(f"paper.yaml: claim {entry['id']!r} lacks its quantity: say what is measured, and its unit")
         if lacking or entry["kind"] not in KINDS:
             raise UserError(
                 f"paper.yaml: claim {entry.get('id')!r} lacks {', '.join(lacking) or 'a kind'}: give id, statement, "
@@ -112,6 +117,8 @@ class Claim:
             low=-math.inf if low is None else low,
             high=math.inf if high is None else high,
             measure={name: of for name, of in entry.items() if name not in own},
+            quantity=entry.get("quantity") or _quantity(entry),
+            within=tuple(entry.get("within") or _WITHIN.get(entry["kind"], (-math.inf, math.inf))),
             because=entry.get("because", ""),
         )
 
@@ -124,9 +131,33 @@ class Claim:
         return f"{self.low:g} to {self.high:g}" if finite else ""
 
     @property
+    def asked(self) -> str:
+        """What is asked of which quantity, as text; empty where nothing of ours can answer."""
+        if not self.quantity:
+            return ""
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            true = f"from {self.low:g} to {self.high:g}"
+        else:
+            true = f"above {self.low:g}" if math.isfinite(self.low) else f"below {self.high:g}"
+        return f"{self.quantity}: true {true.replace('-', '−')}"
+
+    @property
     def exact(self) -> bool:
         """Whether the quantity is counted and not estimated."""
         return self.kind == "parameters"
+
+
+_WITHIN = {"difference": (-100.0, 100.0), "mean": (0.0, 100.0)}
+
+
+def _quantity(entry: Mapping[str, Any]) -> str:
+    """Of a kind that says it by itself; empty for one that is not measured here."""
+    if entry["kind"] == "difference":
+        unit = f"joints found {entry['error']}, percent" if "error" in entry else "points of PCKh"
+        return f"{unit}, {entry['row']} − {entry['over']}"
+    if entry["kind"] == "parameters":
+        return "quotient" if "over" in entry else "millions"
+    return "percent" if entry["kind"] == "mean" else ""
 
 
 def claims() -> list[Claim]:
@@ -331,7 +362,7 @@ def ledger(stated: Sequence[Claim], presets: Mapping[str, Held]) -> pd.DataFrame
                 lines[claim.id].append({"preset": name, **line, "runs": answers[claim.id][1]})
     rows = [
         {"topic": claim.topic, "id": claim.id, "kind": claim.kind, "statement": claim.statement, "place": claim.place}
-        | {"because": claim.because}
+        | {"asked": claim.asked, "because": claim.because}
         | {"paper": claim.printed}
         | line
         for claim in stated
@@ -365,6 +396,7 @@ def _line(claim: Claim, estimate: Estimate, level: float) -> dict[str, Any]:
     value = estimate.value
     if claim.measure.get("ratio"):
         value, low, high = (math.exp(x) for x in (value, low, high))
+    low, high = max(low, claim.within[0]), min(high, claim.within[1])  # NaN stays
     found = {"value": value, "low": low, "high": high, "level": level, "seeds": estimate.seeds}
     one_run = value + estimate.run_half_width(level)
     return found | {"verdict": verdict(claim, value, low, high, estimate.seeds, one_run)}

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import yaml
 from pandas.io.formats.style import Styler
 
 from scanet import cost
-from scanet.config import FINAL_STACKS, ROWS, Network, compared_with
+from scanet.config import FINAL_STACKS, ROWS, Network, compared_with, resolve
 from scanet.errors import KINDS
 from scanet.files import UserError, home
 from scanet.measure.gates import OWN
@@ -500,34 +500,47 @@ def decided(lines: pd.DataFrame) -> str:
     items = ""
     for word in ("reproduced", "not reproduced"):
         for line in lines[lines["verdict"] == word].itertuples():
-            where = f"{html.escape(line.topic)}{line.preset and ', '}{line.preset}: {_value(line)}"
+            where = f"{html.escape(line.topic)}{line.preset and ', '}{line.preset}: {_value(line)} "
+            where += html.escape(line.asked)
             link = f'<a href="#claim-{line.id}">{html.escape(line.statement)}</a>'
             items += f"<li>{verdict(word)} {link} <small>{where}</small></li>"
     return f'<ul class="decided">{items}</ul>'
 
 
+def scope(presets: Iterable[str]) -> str:
+    """What a reader of the paper has to know first, where none of the presets is MPII's; empty where one is."""
+    kinds = {"synthetic": "drawn people", "lspet": "photographs of LSP Extended"}
+    by_kind: dict[str, list[str]] = {}
+    for preset in presets:
+        by_kind.setdefault(resolve(preset=preset).dataset, []).append(f"`{preset}`")
+    if "mpii" in by_kind:
+        return ""
+    where = " and ".join(f"on {kinds[name]} ({', '.join(names)})" for name, names in by_kind.items())
+    return f"**No run behind this book is on MPII.** Its runs are {where}: no number of the paper's tables is tested."
+
+
 def outcome(differences: pd.DataFrame) -> str:
     """How many of the paper's differences are positive here too, and where the whole network ends, by preset.
 
-    The number of rows says how many of the signs are independent: one less at most.
-
-    Of those with an interval over seeds, how many exclude 0, on which side. differences:
+    Of those with three seeds or more, as in `reach`, how many intervals exclude 0, on which side. differences:
     `scanet.report.claims.table2_differences`. Empty if no preset has any.
     """
     printed = differences.xs(PRINTED, level="Source")["value"]
     rows = {row for name in printed.index for row in name.split(" − ")}
     positive = f"{(printed > 0).sum()} of {len(printed)} differences are positive"
-    sentences = [f"In the paper {positive}, all between {len(rows)} rows."]
+    sentences = [f"In the paper {positive}; they are between {len(rows)} rows, and so not independent."]
     for preset, of in differences.drop(PRINTED, level="Source").groupby(level="Source", sort=False):
         sentence = f"On `{preset}` {(of['value'] > 0).sum()} of {len(of)} are"
         if ("ALL − Baseline", preset) in of.index:
             whole, seeds = of.loc[("ALL − Baseline", preset), ["value", "seeds"]]
             side, many = "above" if whole > 0 else "below", "one seed" if seeds == 1 else f"{seeds:.0f} seeds"
             sentence += f", and the whole network is {abs(whole):.1f} points {side} the baseline ({many})"
-        several = of[of["seeds"] > 1]
-        if len(several):
-            above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
-            sentence += f"; of {len(several)} intervals {above} lie above 0 and {below} below"
+        several = of[of["seeds"] > 2]
+        above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
+        if len(several) == 1:
+            sentence += f"; the interval of three seeds or more {'excludes' if above or below else 'holds'} 0"
+        elif len(several):
+            sentence += f"; of {len(several)} intervals of three seeds or more {above} lie above 0 and {below} below"
         sentences.append(f"{sentence}.")
     return " ".join(sentences) if len(sentences) > 1 else ""
 
@@ -539,12 +552,18 @@ def reach(differences: pd.DataFrame) -> str:
     """
     printed = differences.xs(PRINTED, level="Source")["value"].abs()
     several = differences[differences["seeds"] > 2]
-    sentences = [
-        f"On `{preset}` {len(of)} of the {len(printed)} differences are of three seeds or more "
-        f"({_seeds(of['seeds'])}), and an interval, corrected for the number of comparisons, reaches "
-        f"{of['half'].median():.1f} points to each side in the median and {of['half'].min():.1f} at the least."
-        for preset, of in several.groupby(level="Source", sort=False)
-    ]
+    sentences = []
+    for preset, of in several.groupby(level="Source", sort=False):
+        reached = f"{of['half'].median():.1f} points to each side"
+        if len(of) > 1:
+            reached += f" in the median and {of['half'].min():.1f} at the least"
+        which = f"one of the {len(printed)} differences ({of.index[0][0]}) is"
+        if len(of) > 1:
+            which = f"{len(of)} of the {len(printed)} differences are"
+        sentences.append(
+            f"On `{preset}` {which} of three seeds or more ({_seeds(of['seeds'])}), and an interval, corrected for the "
+            f"number of comparisons, reaches {reached}."
+        )
     largest = f"The largest difference that the paper prints is {printed.max():.2f}."
     return " ".join([*sentences, largest]) if sentences else ""
 
@@ -569,10 +588,9 @@ def _group(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
             ours += " <small>one seed</small>"
         cells = [line.preset, ours, verdict(line.verdict), _links(line.runs, page)]
         if k == 0:
-            because = (
-                f"<small>Nothing else can come out here: {html.escape(line.because)}.</small>" if line.because else ""
-            )
-            cells = [html.escape(line.statement) + because, line.place, line.paper, *cells]
+            notes = [line.asked, line.because and f"Nothing else can come out here: {line.because}."]
+            small = "".join(f"<small>{html.escape(note)}</small>" for note in notes if note)
+            cells = [html.escape(line.statement) + small, line.place, line.paper, *cells]
         names = LEDGER[-len(cells) :]
         span = f' rowspan="{len(lines)}"' if k == 0 and len(lines) > 1 else ""
         tags = [
@@ -592,14 +610,20 @@ def _value(line: Any) -> str:
 
 
 def _links(runs: Sequence[str], page: Callable[[str], str]) -> str:
-    """The runs by what they are called, a link for each seed: "SSA 0 1 2"."""
+    """The runs by what they are called, a link for each seed: "SSA 0 1 2"; of measurements the page that has them."""
+
+    def link(address: str, text: str, title: str) -> str:
+        return f'<a href="{html.escape(address)}" title="{title}">{text}</a>' if address else text
+
     by_name: dict[str, list[str]] = {}
     for run in runs:
-        name, _, seed = run.split("/")[-1].rpartition("-s")
-        address = page(run)
-        text = f'<a href="{html.escape(address)}" title="{run}">{seed}</a>' if address else seed
-        by_name.setdefault(name, []).append(text)
-    return "<br>".join(f"{name} {' '.join(seeds)}" for name, seeds in by_name.items())
+        *_, experiment, name = ["", *run.split("/")]
+        row, _, seed = name.rpartition("-s")
+        if experiment in ("", "ablation"):
+            by_name.setdefault(row, []).append(link(page(run), seed, run))
+        else:
+            by_name[link(page(run), experiment, f"{experiment}: its runs and measurements")] = []
+    return "<br>".join(" ".join([name, *seeds]) for name, seeds in by_name.items())
 
 
 def show(table: pd.DataFrame | pd.Series, precision: int = 2) -> Styler:
