@@ -56,8 +56,8 @@ class Claim:
     """A statement of the paper about a quantity.
 
     value: what the paper prints, None if nothing. low, high: the range of the quantity if the statement is true.
-    measure: how the quantity is measured, as in paper.yaml. quantity: what it is of, with its unit; within: the values
-    that it can have at all. because: why nothing else could have come out, or empty.
+    measure: how the quantity is measured, as in paper.yaml. quantity: what it is of, with its unit; within: the
+    values that it can have at all. because: why nothing else could have come out, or empty.
     """
 
     topic: str
@@ -79,7 +79,9 @@ class Claim:
         own = ("id", "statement", "place", "kind", "value", "range", "tolerance", "quantity", "within", "because")
         lacking = [name for name in own[:4] if name not in entry]
         if not lacking and entry["kind"] == "measurement" and "quantity" not in entry:
-            raise UserError(f"paper.yaml: claim {entry['id']!r} lacks its quantity: say what is measured, and its unit")
+            raise UserError(
+                f"paper.yaml: claim {entry['id']!r} lacks its quantity: say what is measured, in which unit"
+            )
         if lacking or entry["kind"] not in KINDS:
             raise UserError(
                 f"paper.yaml: claim {entry.get('id')!r} lacks {', '.join(lacking) or 'a kind'}: give id, statement, "

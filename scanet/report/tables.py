@@ -561,8 +561,8 @@ def reach(differences: pd.DataFrame) -> str:
         if len(of) > 1:
             which = f"{len(of)} of the {len(printed)} differences are"
         sentences.append(
-            f"On `{preset}` {which} of three seeds or more ({_seeds(of['seeds'])}), and an interval, corrected for the "
-            f"number of comparisons, reaches {reached}."
+            f"On `{preset}` {which} of three seeds or more ({_seeds(of['seeds'])}), and an interval, corrected for "
+            f"the number of comparisons, reaches {reached}."
         )
     largest = f"The largest difference that the paper prints is {printed.max():.2f}."
     return " ".join([*sentences, largest]) if sentences else ""
