@@ -144,14 +144,13 @@ def prepare_rehearsal(
 
 
 def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -> None:
-    import os
     import time
 
     import torch
 
     from scanet.data import prepare
     from scanet.data.person import Reading
-    from scanet.device import peak_memory
+    from scanet.device import cores, peak_memory
     from scanet.plan import duration, size
 
     photographs: set[str] = set()
@@ -169,7 +168,7 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
     print(f"{report.stored} persons in {_shown(path)}{again}, {len(report.skipped)} photographs skipped{outside}")
     print(
         f"{len(photographs):,} photographs in {duration(seconds)}, "
-        f"{len(photographs) / seconds / (os.cpu_count() or 1):.1f} a second and core; peak memory "
+        f"{len(photographs) / seconds / cores():.1f} a second and core; peak memory "
         f"{size(peak_memory(torch.device('cpu')))}, store {size(path.stat().st_size)}"
     )
 

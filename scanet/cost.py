@@ -36,10 +36,10 @@ def flops(config: Network, input_size: int = 256) -> int:
 
 #: Kinds of operations, and words by which an operation's name tells its kind; the first that fits counts.
 KINDS = {
+    "pooling and up-sampling": ("pool", "upsample"),  # before "linear", which is in "bilinear"
     "convolution": ("conv", "mm", "linear"),
     "normalisation": ("batch_norm",),
     "activation": ("relu", "threshold", "clamp_min"),
-    "pooling and up-sampling": ("pool", "upsample"),
     "copies and casts": ("copy", "clone", "contiguous", "fill", "zero", "to_mkldnn", "to_dense"),
     "sums and joins": ("add", "cat", "sum", "stack"),
 }

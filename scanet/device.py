@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,14 +18,20 @@ from scanet.files import UserError
 def pick_device(name: str | None = None) -> torch.device:
     """The device of that name (cuda, mps, cpu), by default the best there is; of several GPUs the launcher's.
 
-    Raises UserError if it is not there.
+    Raises UserError if it is not there, or if a launcher started more processes than there are GPUs.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     found = [device for device, available in there.items() if available]
     if name is not None and name not in found:
         raise UserError(f"this torch finds no device {name!r} on this machine: choose one of {', '.join(found)}")
     if (name or found[0]) == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        number, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= gpus:
+            raise UserError(
+                f"this is process {number} of this machine, counted from 0, and it has {gpus} GPU{'s' * (gpus > 1)}: "
+                "start no more processes than GPUs, or set CUDA_VISIBLE_DEVICES to nothing for the CPU"
+            )
+        torch.cuda.set_device(number)
     return torch.device(name or found[0])
 
 
@@ -89,6 +96,12 @@ def memory(device: torch.device) -> int:
     return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), job_memory()[0]) // sharing(device)
 
 
+def cores() -> int:
+    """Processor cores that this process may use: its share of those that the job or the user allows."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, allowed // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def sharing(device: torch.device) -> int:
     """How many processes share the device's memory: those that a launcher started on this machine's CPU."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
@@ -126,8 +139,10 @@ def job_memory(root: Path = Path("/")) -> tuple[int, int]:
     return most, free
 
 
-#: What libraries say in a RuntimeError: oneDNN, CUDA, and cuBLAS and cuDNN.
-_FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+#: What libraries say in a RuntimeError: oneDNN, CUDA, cuBLAS and older versions of cuDNN, cuDNN from 9 on.
+_FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
+#: What PyTorch says where every one of cuDNN's ways failed: on a full device because none had its workspace.
+_NO_ENGINE, _NEARLY_FULL = "unable to find an engine", 2**30
 
 
 def memory_is_full(error: Exception) -> bool:
@@ -141,8 +156,12 @@ def within_memory(device: torch.device, remedy: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not memory_is_full(error):
+        if not memory_is_full(error) and not (_NO_ENGINE in str(error) and free_memory(device) < _NEARLY_FULL):
             raise
+        # A notebook keeps the last error and, by its frames, all that was in memory: the next try would find it full.
+        traceback.clear_frames(error.__traceback__)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         raise UserError(f"the memory of {describe(device)} is full: {remedy}") from error
 
 

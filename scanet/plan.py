@@ -28,6 +28,7 @@ PERSONS: Mapping[str, Mapping[str, int]] = {"mpii": mpii.EXPECTED, "lspet": {"tr
 BYTES = {"mpii": 0.09, "lspet": 0.18, "synthetic": 0.095}
 DRAWN = 8  # persons, for measuring without data
 ENOUGH = 5.0  # seconds of training steps
+ROUNDS = {"cuda": 5}  # how often they are taken, else once: a GPU's clock rises in the first second
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
             run = begin(settings, joints, device)
             speed(1)  # the first step prepares much
             steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))
-            images_per_second = speed(processes.gather(steps)[0])  # every process has to take as many
+            steps = processes.gather(steps)[0]  # every process has to take as many
+            images_per_second = [speed(steps) for _ in range(ROUNDS.get(device.type, 1))][-1]
             testing(2, "none")  # as the first step
             count = int(np.clip(1 / testing(2, "none"), 2, 32))  # of one pass, a second or a batch
             if device.type == "cuda":  # which loads the kernels of a shape when it meets it
@@ -174,9 +176,12 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
 
 
 def kept_squares(settings: Settings, learning: int, held_out: int, device: torch.device) -> int:
-    """Bytes of the stored squares that training keeps in the device's memory: of all its persons, or none."""
-    side = 2 * settings.resolution
-    return (learning + held_out) * 3 * side**2 if fits(learning, side, device) else 0
+    """Bytes of the stored squares that training keeps in the device's memory: of all its persons, or none.
+
+    Of several processes each keeps all that it learns from and validates on its share.
+    """
+    side, persons = 2 * settings.resolution, learning + -(-held_out // processes.count())
+    return persons * 3 * side**2 if fits(persons, side, device) else 0
 
 
 #: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces. Our choice.

@@ -24,7 +24,11 @@ _by_itself = False  # process 0, in `first_by_itself`
 def join(device: torch.device) -> None:
     """Meet the other processes, if this one was started with others and has not met them yet."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        if device.type == "cuda":  # the process's own GPU, which NCCL would else guess from its number
+            own = torch.device("cuda", torch.cuda.current_device())
+            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=own)
+        else:
+            distributed.init_process_group("gloo", timeout=PATIENCE)
 
 
 def rank() -> int:

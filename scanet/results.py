@@ -104,13 +104,20 @@ def training_code(module: str) -> str:
     return digest(code=code, row={name: value for name, value in row.items() if name not in ("title", "place")})
 
 
-def _statements(source: str) -> str:
-    """The code of a module without its docstrings and comments."""
+def _statements(source: str) -> Any:
+    """A module's code without docstrings and comments, as plain values: the same in every version of Python."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return _plain(tree)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ast.AST):  # what later versions add to a node is empty in code without it
+        parts = {name: _plain(part) for name, part in ast.iter_fields(value) if part not in (None, [])}
+        return [type(value).__name__, parts]
+    return [_plain(part) for part in value] if isinstance(value, list) else repr(value)
 
 
 def digest(**parts: Any) -> str:

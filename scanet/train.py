@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from scanet import processes
 from scanet.config import Settings
-from scanet.data.loader import Persons
+from scanet.data.loader import Persons, fits
 from scanet.data.store import Store
 from scanet.data.transforms import draw_augmentation
 from scanet.device import autocast, keep_freed_memory, memory_is_full
@@ -277,8 +277,9 @@ def train(
     rows, held_out_rows = training_rows(store, settings), store.indices("valid")[: settings.limit]
     check_shares(settings, len(rows), len(held_out_rows))
     keep_freed_memory()
-    people = Persons(store, rows, device)
-    held_out = Persons(store, held_out_rows[processes.rank() :: processes.count()], device)
+    held_out_rows = held_out_rows[processes.rank() :: processes.count()]
+    cached = fits(len(rows) + len(held_out_rows), store.canvas, device)
+    people, held_out = (Persons(store, each, device, cached=cached) for each in (rows, held_out_rows))
     run = begin(settings, len(store.skeleton.joints), device)
     model = run.model
     if initial is not None:
@@ -391,6 +392,7 @@ class Progress:
             unit_scale=True,
             disable=not show or processes.rank() > 0,
             mininterval=1.0,
+            maxinterval=60.0,  # else a thread of the bar's draws it every ten seconds, whatever mininterval is
             dynamic_ncols=True,
         )
         self._start = time.monotonic()

@@ -153,6 +153,7 @@ def test_half_the_width_of_numbers_is_less_to_move_and_to_keep() -> None:
         ("aten::native_batch_norm_backward", "normalisation"),
         ("threshold_backward", "activation"),
         ("max_pool2d_with_indices", "pooling and up-sampling"),
+        ("upsample_bilinear2d", "pooling and up-sampling"),
         ("_to_copy", "copies and casts"),
         ("aten::add_", "sums and joins"),
         ("aten::addcdiv_", cost.OTHER),

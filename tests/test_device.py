@@ -1,14 +1,16 @@
 """The processor's choice and what is asked of the system's memory."""
 
+import os
 import platform
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
-from scanet.device import autocast, describe, free_memory, job_memory, memory, within_memory
+from scanet.device import autocast, cores, describe, free_memory, job_memory, memory, pick_device, within_memory
 from scanet.files import UserError
 
 CPU = torch.device("cpu")
@@ -118,12 +120,64 @@ def test_memory_is_what_the_job_has(monkeypatch: pytest.MonkeyPatch) -> None:
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     ],
     ids=str,
 )
 def test_full_memory_is_told_in_a_sentence(error: Exception) -> None:
     with pytest.raises(UserError, match=r"^the memory of cpu.* is full: give less$"), within_memory(CPU, "give less"):
         raise error
+
+
+def test_what_was_in_memory_does_not_stay_with_the_error() -> None:
+    """The next try, in the same notebook, would find the memory as full."""
+
+    class Persons:
+        pass
+
+    held: list[weakref.ref[Persons]] = []
+
+    def train() -> None:
+        people = Persons()
+        held.append(weakref.ref(people))
+        raise MemoryError
+
+    with pytest.raises(UserError) as kept, within_memory(CPU, "give less"):
+        train()
+    assert kept.value.__cause__ is not None
+    assert held[0]() is None
+
+
+@pytest.mark.parametrize(("free", "what"), [(2**20, UserError), (2**34, RuntimeError)])
+def test_no_engine_means_a_full_memory_where_little_is_free(
+    free: int, what: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanet.device.free_memory", lambda _: free)
+    with pytest.raises(what), within_memory(CPU, "give less"):
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux's")
+def test_cores_are_those_that_the_job_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, [min(allowed)])
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert cores() == 2
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(
+        UserError, match=r"process 1 of this machine, counted from 0, and it has 1 GPU: start no more"
+    ):
+        pick_device()
 
 
 def test_other_errors_pass_as_they_are() -> None:

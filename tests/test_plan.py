@@ -53,7 +53,7 @@ def test_the_whole_follows_from_what_was_measured() -> None:
     assert min(found.seconds_per_person.values()) > 0
     # Stored squares of resolution 80, so 160 pixels a side: as bytes in memory, and as JPEGs on the disk.
     assert found.disk["store"] == round(0.09 * 160**2 * (22_246 + 2_958 + 11_731))
-    assert found.cached == fits(22_246, 160, CPU)
+    assert found.cached == fits(25_204, 160, CPU)
     assert found.memory > (25_204 * 3 * 160**2 if found.cached else 0)
     assert found.disk["checkpoint"] == 2 * found.disk["record"]
 
@@ -99,6 +99,9 @@ def test_a_batch_has_to_fit_beside_the_stored_squares(monkeypatch: pytest.Monkey
     room = (16 + 2 * bf16) * cost.parameters(network) + 4 * each
     squares = plan.kept_squares(settings, 10, 5, CPU)
     assert squares == 15 * 3 * 160**2
+    monkeypatch.setattr(plan, "fits", lambda persons, *_: persons < 15)
+    assert plan.kept_squares(settings, 10, 5, CPU) == 0  # of all of them, or none
+    monkeypatch.setattr(plan, "fits", fits)
     monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", 0.0)
     assert plan.kept_squares(settings, 10, 5, CPU) == 0
     for stored in (0, squares):

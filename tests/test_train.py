@@ -498,8 +498,8 @@ def test_limit_keeps_the_first_persons(store: Store, tmp_path: Path, monkeypatch
     seen: list[np.ndarray] = []
 
     class Spied(Persons):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             seen.append(self.rows)
 
     monkeypatch.setattr(scanet.train, "Persons", Spied)

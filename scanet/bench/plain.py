@@ -7,7 +7,6 @@ projects also decode the whole photograph for each sample. Here both ways read t
 """
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,6 +20,7 @@ from scanet.data.heatmaps import WINDOW
 from scanet.data.person import BOX
 from scanet.data.store import Store
 from scanet.data.transforms import GREY, Augmentation
+from scanet.device import cores
 from scanet.inference import FINE, PYRAMID
 from scanet.model import SCANet
 
@@ -73,7 +73,7 @@ def draw_joint(target: Tensor, position: np.ndarray, sigma: float) -> None:
 
 def loader(samples: Samples, batch_size: int, device: torch.device) -> "DataLoader[tuple[Tensor, Tensor]]":
     """Whole batches in order; worker processes for a GPU, none where the network needs the processors itself."""
-    workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+    workers = min(8, cores()) if device.type == "cuda" else 0
     return DataLoader(
         samples,
         batch_size,

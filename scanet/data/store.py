@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import shutil
 import sys
 import zipfile
@@ -27,6 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scanet.data.person import BOX, Person
+from scanet.device import cores
 from scanet.files import UserError, alone, check_place, wait_for_disk, whole_file
 from scanet.skeleton import SKELETONS, Skeleton
 
@@ -109,7 +109,7 @@ def _fill(
     resumed = 0
     with (
         tqdm(total=len(persons), unit=" persons", desc=path.name, file=sys.stderr, disable=not progress) as bar,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cores()) as pool,
     ):
 
         def work(name: str) -> _Cut:
@@ -426,6 +426,6 @@ class Store:
                 with Image.open(io.BytesIO(jpegs[number])) as opened:
                     paste(out[number], opened, self.offset[rows[number]])
 
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(workers or cores()) as pool:
             list(pool.map(decode, range(len(rows))))
         return out
