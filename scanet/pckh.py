@@ -249,7 +249,7 @@ class PCK:
 
 
 def torso_size(truth: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(N,) pixels: each person's annotated distance from left shoulder to right hip, the length of PCK@0.2.
+    """(N,) pixels: each person's annotated distance from left shoulder to right hip, the length of `PCK@0.2`.
 
     truth: (N, J, 2) pixels; the sides are the person's own. NaN where one of the two joints is missing.
     """

@@ -363,7 +363,7 @@ def epoch_seed(seed: int, epoch: int, stream: Literal["data", "noise", "layers"]
 
 
 def validate(model: SCANet, persons: Persons, settings: Settings) -> float:
-    """PCKh@0.5, plain mean, percent, without test-time augmentation; of several processes' persons together."""
+    """`PCKh@0.5`, plain mean, percent, without test-time augmentation; of several processes' persons together."""
     at_once = min(32, 4 * settings.batch_size)  # without gradients an image takes far less memory than in training
     predictions = predict(model, persons, size=settings.input_size, tta="none", batch_size=at_once)
     store, rows = persons.store, persons.rows
