@@ -97,14 +97,18 @@ def memory(device: torch.device) -> int:
 
 
 def cores() -> int:
-    """Processor cores that this process may use: its share of those that the job or the user allows."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, allowed // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """Processor cores that this process may run on, as the system, a job or the user has bound it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launched() -> int:
+    """How many processes a launcher started on this machine; 1 without one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def sharing(device: torch.device) -> int:
     """How many processes share the device's memory: those that a launcher started on this machine's CPU."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
+    return launched() if device.type == "cpu" else 1
 
 
 def job_memory(root: Path = Path("/")) -> tuple[int, int]:
@@ -158,7 +162,8 @@ def within_memory(device: torch.device, remedy: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not memory_is_full(error) and not (_NO_ENGINE in str(error) and free_memory(device) < _NEARLY_FULL):
             raise
-        # A notebook keeps the last error and, by its frames, all that was in memory: the next try would find it full.
+        # A notebook keeps the last error and, by the frames that were called, all that was in memory: the next try
+        # would find it full.
         traceback.clear_frames(error.__traceback__)
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ import torch
 from scanet import cost, processes
 from scanet.config import Settings, Tta
 from scanet.data import mpii, synthetic
-from scanet.data.loader import Persons, fits
+from scanet.data.loader import Persons, kept_squares
 from scanet.data.store import Store, fill
 from scanet.device import describe, fast_bf16, memory, peak_memory, pick_device, within_memory
 from scanet.files import UserError
@@ -118,7 +118,7 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         learning = persons["train"] + (persons["valid"] if settings.train_on == "train+valid" else 0)
         for stage in stages:
             check_shares(stage, learning, persons["valid"])
-        squares = kept_squares(settings, learning, persons["valid"], device)
+        squares = kept_squares(learning, persons["valid"], 2 * settings.resolution, device)
         joints, rows = len(sample.skeleton.joints), sample.indices("train")
 
         def some(count: int) -> Persons:
@@ -173,15 +173,6 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         cached=squares > 0,
         disk={"store": store.path.stat().st_size if store else guess, "checkpoint": 2 * weights, "record": weights},
     )
-
-
-def kept_squares(settings: Settings, learning: int, held_out: int, device: torch.device) -> int:
-    """Bytes of the stored squares that training keeps in the device's memory: of all its persons, or none.
-
-    Of several processes each keeps all that it learns from and validates on its share.
-    """
-    side, persons = 2 * settings.resolution, learning + -(-held_out // processes.count())
-    return persons * 3 * side**2 if fits(persons, side, device) else 0
 
 
 #: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces. Our choice.

@@ -418,7 +418,7 @@ def over_seeds(measurement: Measurement) -> pd.DataFrame:
 
 
 def behind(measurements: Sequence[Measurement]) -> list[Record]:
-    """The runs that the tables `over_seeds` of these measurements come from, in the order of the seeds."""
+    """The runs that the tables `over_seeds` of these measurements come from, in Table 2's order and the seeds'."""
     each = [other for measurement in measurements for other in _of_all_seeds(measurement)]
     names = {name for measurement in each for name in measurement.run["sources"]}
     found = [record for name in sorted(names) if (record := load(results_folder() / name)) is not None]

@@ -17,14 +17,14 @@ import torch
 from scanet import cost, processes, results
 from scanet.config import EPHEMERAL, Settings, Tta, final_stages
 from scanet.data import prepare
-from scanet.data.loader import Persons
+from scanet.data.loader import Persons, kept_squares
 from scanet.data.store import Store
 from scanet.device import describe, peak_memory, pick_device
 from scanet.evaluation import pck, predictions_of, scores
 from scanet.files import UserError, alone, home
 from scanet.inference import Predictions
 from scanet.model import SCANet
-from scanet.plan import Plan, counted, duration, enough_memory, estimate, kept_squares
+from scanet.plan import Plan, counted, duration, enough_memory, estimate
 from scanet.results import Record
 from scanet.skeleton import LSP
 from scanet.train import Epoch, train, training_rows
@@ -190,7 +190,7 @@ def _train(
     learning, joints = len(training_rows(store, settings)), len(store.skeleton.joints)
     rows = store.indices("valid")[: settings.limit]
     try:
-        with enough_memory(settings, joints, kept_squares(settings, learning, len(rows), device), device):
+        with enough_memory(settings, joints, kept_squares(learning, len(rows), store.canvas, device), device):
             model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)
         if processes.rank() > 0:
             return

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from scanet import processes
 from scanet.config import Settings
-from scanet.data.loader import Persons, fits
+from scanet.data.loader import Persons, kept_squares
 from scanet.data.store import Store
 from scanet.data.transforms import draw_augmentation
 from scanet.device import autocast, keep_freed_memory, memory_is_full
@@ -277,9 +277,9 @@ def train(
     rows, held_out_rows = training_rows(store, settings), store.indices("valid")[: settings.limit]
     check_shares(settings, len(rows), len(held_out_rows))
     keep_freed_memory()
-    held_out_rows = held_out_rows[processes.rank() :: processes.count()]
-    cached = fits(len(rows) + len(held_out_rows), store.canvas, device)
-    people, held_out = (Persons(store, each, device, cached=cached) for each in (rows, held_out_rows))
+    cached = kept_squares(len(rows), len(held_out_rows), store.canvas, device) > 0
+    own = held_out_rows[processes.rank() :: processes.count()]
+    people, held_out = (Persons(store, each, device, cached=cached) for each in (rows, own))
     run = begin(settings, len(store.skeleton.joints), device)
     model = run.model
     if initial is not None:

@@ -187,7 +187,7 @@ def test_wrong_persons_and_presets_are_refused(make: Callable[..., Record]) -> N
 def test_coverage_with_three_seeds_and_mpiis_persons(seed_spread: float, repetitions: int) -> None:
     """95 % of the intervals hold the true difference, and where there is none 5 % exclude 0, or fewer.
 
-    Within what so many repetitions leave open: less than two standard errors.
+    To 1.5 points: one standard error of the 150 repetitions, two of the 900.
     """
     generator = np.random.default_rng(0)
     known, null = (
@@ -699,6 +699,27 @@ def test_the_page_links_each_seed_and_names_its_interval(book: Path, make: Calla
     plt.close("all")
 
 
+def test_a_measurements_line_links_its_page_once_and_says_what_was_asked(book: Path) -> None:
+    for seed in (0, 1):
+        for module, contrast in (("SSA", 0.8 + 0.01 * seed), ("soft", 0.6)):
+            columns = {"module": module, "stack": 0, "contrast": contrast, "low": 0.0, "coverage": 0.5, "extent": 0.2}
+            measure(book, "attention", seed, pd.DataFrame([columns]), module)
+    (book / "book/runs/quick/attention.ipynb").write_text("{}", encoding="utf-8")
+    shown = tables.ledger(ledger().query("id == 'sharper'"), claims.page)
+    assert shown.count('<a href="runs/quick/attention.html"') == 1
+    assert "SSA 0" not in shown
+    assert "<small>contrast of the map, SSA − soft: true above 0</small>" in shown
+
+
+def test_what_is_asked_stays_within_what_can_be() -> None:
+    of = {claim.id: claim.asked for claim in claims.claims()}
+    assert of["tau-one-hot"] == "sharpness (0 to 1): true above 0.95"
+    assert of["tau-uniform"] == "sharpness (0 to 1): true below 0.1"
+    assert of["gradient-ratio"].endswith("SSA / soft: true from 10 to 100")
+    assert of["soft-msfi"] == "points of PCKh, soft − MSFI: true below 0"
+    assert of["test-mean"] == ""
+
+
 def test_what_is_decided_is_listed_with_its_interval_and_its_place() -> None:
     verdicts = [("a", "reproduced"), ("b", "inconclusive"), ("c", "not reproduced"), ("d", "missing")]
     rows = [(name, word, "quick" if name < "c" else "") for name, word in verdicts]
@@ -750,7 +771,7 @@ def test_a_sentence_counts_the_differences_on_either_side_of_0() -> None:
         "(one seed)."
     )
     one = tables.outcome(differences.drop([("ALL − A", "x"), ("A − Baseline", "x")]))
-    assert "(3 seeds); the interval of three seeds or more excludes 0. On `y`" in one
+    assert "(3 seeds); the interval of three seeds or more lies below 0. On `y`" in one
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""
 
 

@@ -95,6 +95,10 @@ def test_the_runs_behind_a_table_over_seeds_are_those_of_all_its_measurements(ru
         for each in (run, other)
     )
     assert [record.name for record in results.behind([here.measurement])] == [run.record.name, other.record.name]
+    plain = run_or_load(dataclasses.replace(run.settings, module="Baseline"), progress=False)
+    there = measure_or_load(plain.settings, "behind", Dials(), counted, sources=[plain], store=plain.store)
+    both = results.behind([here.measurement, there.measurement])
+    assert [record.name for record in both] == [plain.record.name, run.record.name, other.record.name]
     few = measure_or_load(run.settings, "behind", Dials(1), counted, sources=[run], store=run.store)
     assert [record.name for record in results.behind([few.measurement])] == [run.record.name]
 

@@ -12,7 +12,7 @@ import torch
 from scanet import cli, cost, plan, runs
 from scanet.config import Settings, final_stages, resolve
 from scanet.data import prepare
-from scanet.data.loader import Persons, fits
+from scanet.data.loader import Persons, fits, kept_squares
 from scanet.data.store import Store
 from scanet.device import fast_bf16
 from scanet.files import UserError
@@ -97,13 +97,8 @@ def test_a_batch_has_to_fit_beside_the_stored_squares(monkeypatch: pytest.Monkey
     bf16 = fast_bf16(CPU)
     each = cost.activations(network, 64, bf16=bf16)
     room = (16 + 2 * bf16) * cost.parameters(network) + 4 * each
-    squares = plan.kept_squares(settings, 10, 5, CPU)
+    squares = kept_squares(10, 5, 160, CPU)
     assert squares == 15 * 3 * 160**2
-    monkeypatch.setattr(plan, "fits", lambda persons, *_: persons < 15)
-    assert plan.kept_squares(settings, 10, 5, CPU) == 0  # of all of them, or none
-    monkeypatch.setattr(plan, "fits", fits)
-    monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", 0.0)
-    assert plan.kept_squares(settings, 10, 5, CPU) == 0
     for stored in (0, squares):
         monkeypatch.setattr(plan, "memory", lambda _, has=room + stored: has)
         with plan.enough_memory(settings, 16, stored, CPU):

@@ -495,16 +495,25 @@ def test_the_schedule_s_rate_moves_the_weights(store: Store, tmp_path: Path, mon
 
 
 def test_limit_keeps_the_first_persons(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of both splits the squares are kept in memory, or of neither."""
     seen: list[np.ndarray] = []
+    kept: list[bool] = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
 
     class Spied(Persons):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             seen.append(self.rows)
+            kept.append(self._squares is not None)
 
     monkeypatch.setattr(scanet.train, "Persons", Spied)
-    run(tiny(epochs=1, limit=5), store, tmp_path)
+    run(tiny(epochs=1, limit=5), store, tmp_path / "first")
     assert [rows.tolist() for rows in seen] == [[0, 1, 2, 3, 4], [8, 9, 10]]
+    # Those of either would fit.
+    monkeypatch.setattr("scanet.data.loader.fits", lambda persons, *_: persons < 8)
+    run(tiny(epochs=1, limit=5), store, tmp_path / "second")
+    assert kept == [True, True, False, False]
 
 
 # ---- what goes wrong ----

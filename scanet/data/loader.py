@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from scanet import processes
 from scanet.config import Settings
 from scanet.data import transforms
 from scanet.data.heatmaps import draw_targets
@@ -125,6 +126,15 @@ class Persons(Squares):
             cells = settings.heatmap_size
             targets = draw_targets(placed * (cells / size), cells, settings.sigma, settings.target)
             yield Batch(images - transforms.GREY, targets, here)
+
+
+def kept_squares(learning: int, held_out: int, canvas: int, device: torch.device) -> int:
+    """Bytes of the stored squares that training keeps in the device's memory: of all its persons, or none.
+
+    Of several processes each keeps all that it learns from, and of those to validate on its share.
+    """
+    persons = learning + -(-held_out // processes.count())
+    return persons * 3 * canvas**2 if fits(persons, canvas, device) else 0
 
 
 def fits(persons: int, canvas: int, device: torch.device) -> bool:

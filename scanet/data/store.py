@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scanet.data.person import BOX, Person
-from scanet.device import cores
+from scanet.device import cores, launched
 from scanet.files import UserError, alone, check_place, wait_for_disk, whole_file
 from scanet.skeleton import SKELETONS, Skeleton
 
@@ -426,6 +426,6 @@ class Store:
                 with Image.open(io.BytesIO(jpegs[number])) as opened:
                     paste(out[number], opened, self.offset[rows[number]])
 
-        with ThreadPoolExecutor(workers or cores()) as pool:
+        with ThreadPoolExecutor(workers or max(1, cores() // launched())) as pool:
             list(pool.map(decode, range(len(rows))))
         return out

@@ -137,10 +137,11 @@ class Claim:
         """What is asked of which quantity, as text; empty where nothing of ours can answer."""
         if not self.quantity:
             return ""
-        if math.isfinite(self.low) and math.isfinite(self.high):
+        below, above = (self.low < self.within[0], self.high > self.within[1])  # bounds that nothing can pass
+        if not below and not above and math.isfinite(self.low) and math.isfinite(self.high):
             true = f"from {self.low:g} to {self.high:g}"
         else:
-            true = f"above {self.low:g}" if math.isfinite(self.low) else f"below {self.high:g}"
+            true = f"above {self.low:g}" if math.isfinite(self.low) and not below else f"below {self.high:g}"
         return f"{self.quantity}: true {true.replace('-', '−')}"
 
     @property

@@ -538,7 +538,8 @@ def outcome(differences: pd.DataFrame) -> str:
         several = of[of["seeds"] > 2]
         above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
         if len(several) == 1:
-            sentence += f"; the interval of three seeds or more {'excludes' if above or below else 'holds'} 0"
+            where = "lies above" if above else "lies below" if below else "holds"
+            sentence += f"; the interval of three seeds or more {where} 0"
         elif len(several):
             sentence += f"; of {len(several)} intervals of three seeds or more {above} lie above 0 and {below} below"
         sentences.append(f"{sentence}.")
