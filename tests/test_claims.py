@@ -720,18 +720,20 @@ def test_what_is_asked_stays_within_what_can_be() -> None:
     assert of["test-mean"] == ""
 
 
-def test_what_is_decided_is_listed_with_its_interval_and_its_place() -> None:
-    verdicts = [("a", "reproduced"), ("b", "inconclusive"), ("c", "not reproduced"), ("d", "missing")]
-    rows = [(name, word, "quick" if name < "c" else "") for name, word in verdicts]
-    lines = pd.DataFrame(rows, columns=["id", "verdict", "preset"]).assign(
-        topic="Size & more", statement="x < y", kind="difference", value=1.0, low=0.5,
-        high=[1.5, 1.5, math.nan, 1.5], asked="points: true above 0",
+def test_what_is_decided_is_listed_with_its_intervals_and_its_place() -> None:
+    verdicts = [("a", "reproduced", "quick"), ("a", "reproduced", "lspet"), ("a", "inconclusive", "paper"),
+                ("b", "inconclusive", "quick"), ("c", "not reproduced", ""), ("d", "missing", "")]  # fmt: skip
+    lines = pd.DataFrame(verdicts, columns=["id", "verdict", "preset"]).assign(
+        topic="Size & more", statement="x < y", kind="difference", value=1.0, low=0.5, high=1.5,
+        asked="points: true above 0",
     )  # fmt: skip
-    lines.loc[2, "low"] = math.nan
+    lines.loc[4, ["low", "high"]] = math.nan
     shown = tables.decided(lines)
     assert re.findall(r'href="#claim-(.)"', shown) == ["a", "c"]
-    assert "x &lt; y</a> <small>Size &amp; more, quick: +1.00 <span>[+0.50, +1.50]</span> points: true" in shown
-    assert "<small>Size &amp; more: +1.00 points: true above 0</small>" in shown
+    interval = "+1.00 <span>[+0.50, +1.50]</span>"
+    assert "x &lt; y</a> <small>Size &amp; more; points: true above 0<br>" in shown
+    assert f"<br>quick: {interval}; lspet: {interval}</small>" in shown
+    assert "<br>+1.00</small>" in shown
 
 
 def test_a_sentence_compares_the_intervals_with_the_papers_steps() -> None:

@@ -496,14 +496,19 @@ def verdicts(lines: pd.DataFrame, words: Sequence[str]) -> str:
 
 
 def decided(lines: pd.DataFrame) -> str:
-    """The lines of the ledger that say yes or no, as an HTML list, each with a link to its place in the ledger."""
+    """The lines of the ledger that say yes or no, as an HTML list: an item for each claim, which links its place in the
+    ledger, with the values of all presets that say the same.
+    """
     items = ""
     for word in ("reproduced", "not reproduced"):
-        for line in lines[lines["verdict"] == word].itertuples():
-            where = f"{html.escape(line.topic)}{line.preset and ', '}{line.preset}: {_value(line)} "
-            where += html.escape(line.asked)
-            link = f'<a href="#claim-{line.id}">{html.escape(line.statement)}</a>'
-            items += f"<li>{verdict(word)} {link} <small>{where}</small></li>"
+        for name, of_claim in lines[lines["verdict"] == word].groupby("id", sort=False):
+            first = of_claim.iloc[0]
+            link = f'<a href="#claim-{name}">{html.escape(first["statement"])}</a>'
+            values = "; ".join(
+                f"{line.preset and f'{line.preset}: '}{_value(line)}" for line in of_claim.itertuples()
+            )
+            about = f"{html.escape(first['topic'])}; {html.escape(first['asked'])}"
+            items += f"<li>{verdict(word)} {link} <small>{about}<br>{values}</small></li>"
     return f'<ul class="decided">{items}</ul>'
 
 
