@@ -496,8 +496,9 @@ def verdicts(lines: pd.DataFrame, words: Sequence[str]) -> str:
 
 
 def decided(lines: pd.DataFrame) -> str:
-    """The lines of the ledger that say yes or no, as an HTML list: an item for each claim, which links its place in the
-    ledger, with the values of all presets that say the same.
+    """The lines of the ledger that say yes or no, as an HTML list: an item for each claim.
+
+    It links the claim's place in the ledger and has the values of all presets that say the same.
     """
     items = ""
     for word in ("reproduced", "not reproduced"):
