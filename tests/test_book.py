@@ -21,7 +21,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "book", copy / "book", ignore=ignored)
     for page in (copy / "book/runs/quick").glob("*.ipynb"):
         page.unlink()
-    for name in ("scanet", "experiments"):  # the pages include source code
+    for name in ("scanet", "experiments", "README.md"):  # which the pages include
         (copy / name).symlink_to(ROOT / name)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "book/", "-W", "-n", "--keep-going"]
     environment = os.environ | {"SCANET_HOME": str(copy)}
