@@ -119,35 +119,8 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         for stage in stages:
             check_shares(stage, learning, persons["valid"])
         squares = kept_squares(learning, persons["valid"], 2 * settings.resolution, device)
-        joints, rows = len(sample.skeleton.joints), sample.indices("train")
-
-        def some(count: int) -> Persons:
-            return Persons(sample, np.resize(rows, count), device, cached=squares > 0)
-
-        def speed(steps: int) -> float:
-            with Progress(settings, 0, 0, show=False) as bar:
-                return train_epoch(run, some(steps * settings.batch_size), settings, 1, bar)["images_per_second"]
-
-        def testing(count: int, tta: Tta) -> float:
-            tested, start = some(count), time.perf_counter()
-            predict(run.model, tested, size=settings.input_size, tta=tta)
-            return (time.perf_counter() - start) / count
-
-        with enough_memory(settings, joints, squares, device), compiling(settings):
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)  # an earlier run's may have been higher
-            run = begin(settings, joints, device)
-            speed(1)  # the first step prepares much
-            steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))
-            steps = processes.gather(steps)[0]  # every process has to take as many
-            images_per_second = [speed(steps) for _ in range(ROUNDS.get(device.type, 1))][-1]
-            testing(2, "none")  # as the first step
-            count = int(np.clip(1 / testing(2, "none"), 2, 32))  # of one pass, a second or a batch
-            if device.type == "cuda":  # which loads the kernels of a shape when it meets it
-                for tta in get_args(Tta):
-                    testing(count, tta)
-            times = {tta: testing(count, tta) for tta in get_args(Tta)}
-        weights = sum(values.nbytes for values in run.model.state_dict().values())
+        with enough_memory(settings, len(sample.skeleton.joints), squares, device), compiling(settings):
+            images_per_second, times, weights = _measure(settings, sample, squares > 0, device)
     guess = round(sum(persons.values()) * (2 * settings.resolution) ** 2 * BYTES[settings.dataset])
     return Plan(
         preset=settings.preset,
@@ -173,6 +146,40 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         cached=squares > 0,
         disk={"store": store.path.stat().st_size if store else guess, "checkpoint": 2 * weights, "record": weights},
     )
+
+
+def _measure(
+    settings: Settings, sample: Store, cached: bool, device: torch.device
+) -> tuple[float, dict[str, float], int]:
+    """Images a second in training, seconds a person in testing by test-time augmentation, bytes of the weights."""
+    rows = sample.indices("train")
+
+    def some(count: int) -> Persons:
+        return Persons(sample, np.resize(rows, count), device, cached=cached)
+
+    def speed(steps: int) -> float:
+        with Progress(settings, 0, 0, show=False) as bar:
+            return train_epoch(run, some(steps * settings.batch_size), settings, 1, bar)["images_per_second"]
+
+    def testing(count: int, tta: Tta) -> float:
+        tested, start = some(count), time.perf_counter()
+        predict(run.model, tested, size=settings.input_size, tta=tta)
+        return (time.perf_counter() - start) / count
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # an earlier run's may have been higher
+    run = begin(settings, len(sample.skeleton.joints), device)
+    speed(1)  # the first step prepares much
+    steps = int(np.clip(ENOUGH * speed(1) / settings.batch_size, 1, 20))
+    steps = processes.gather(steps)[0]  # every process has to take as many
+    images_per_second = [speed(steps) for _ in range(ROUNDS.get(device.type, 1))][-1]
+    testing(2, "none")  # as the first step
+    count = int(np.clip(1 / testing(2, "none"), 2, 32))  # of one pass, a second or a batch
+    if device.type == "cuda":  # which loads the kernels of a shape when it meets it
+        for tta in get_args(Tta):
+            testing(count, tta)
+    times = {tta: testing(count, tta) for tta in get_args(Tta)}
+    return images_per_second, times, sum(values.nbytes for values in run.model.state_dict().values())
 
 
 #: Of the memory that a batch's kept activations may take: the rest is for gradients and workspaces. Our choice.
