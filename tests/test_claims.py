@@ -183,11 +183,11 @@ def test_wrong_persons_and_presets_are_refused(make: Callable[..., Record]) -> N
     assert statistics.row_difference([ours], [make("MSFI", 1)]) is None
 
 
-@pytest.mark.parametrize(("seed_spread", "repetitions"), [(0, 150), (0.3, 600), (1.0, 900)])
+@pytest.mark.parametrize(("seed_spread", "repetitions"), [(0, 150), (0.3, 900), (1.0, 900)])
 def test_coverage_with_three_seeds_and_mpiis_persons(seed_spread: float, repetitions: int) -> None:
     """95 % of the intervals hold the true difference, and where there is none 5 % exclude 0, or fewer.
 
-    To 1.5 points: one standard error of the 150 repetitions, two of the 900.
+    Of the former to 1.5 points: one standard error of the 150 repetitions, two of the 900.
     """
     generator = np.random.default_rng(0)
     known, null = (
@@ -196,7 +196,7 @@ def test_coverage_with_three_seeds_and_mpiis_persons(seed_spread: float, repetit
     )
     assert known.covered >= 0.935
     assert null.covered >= 0.935
-    assert null.positive + null.negative <= 0.065
+    assert null.positive + null.negative <= 0.05
     assert known.length == pytest.approx(null.length, rel=0.1)
 
 

@@ -99,6 +99,8 @@ def test_a_batch_has_to_fit_beside_the_stored_squares(monkeypatch: pytest.Monkey
     room = (16 + 2 * bf16) * cost.parameters(network) + 4 * each
     squares = kept_squares(10, 5, 160, CPU)
     assert squares == 15 * 3 * 160**2
+    monkeypatch.setattr("scanet.data.loader.MEMORY_SHARE", 0.0)
+    assert kept_squares(10, 5, 160, CPU) == 0
     for stored in (0, squares):
         monkeypatch.setattr(plan, "memory", lambda _, has=room + stored: has)
         with plan.enough_memory(settings, 16, stored, CPU):
