@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, PURPLE, limb_colour
 from scanet.config import ROWS
@@ -55,6 +55,7 @@ def training_curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -
     scores.set(xlabel="epoch", ylabel="validation PCKh@0.5, plain mean (%)", ylim=(0, None))
     sns.lineplot(history, x="epoch", y="loss", color=ORANGE, marker="o", ax=losses)
     losses.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    losses.yaxis.set(major_locator=MaxNLocator(6), major_formatter="{x:g}", minor_locator=NullLocator())
     rate = history["learning_rate"]
     drops = history["epoch"][rate < 0.2 * rate.shift()]  # to a tenth; a linear fall is at most to a half
     for ax in axes:
