@@ -322,6 +322,8 @@ def compare(
     from scanet.report import statistics
 
     wanted = [resolve(module=name, preset=preset, tta=tta) for name in (row, over)]
+    if wanted[0] == wanted[1]:
+        raise UserError(f"both rows are {wanted[0].module}: give two different ones")
     ours, theirs = (results.seeds(settings) for settings in wanted)
     for settings, records in zip(wanted, (ours, theirs), strict=True):
         for record in records:

@@ -114,6 +114,7 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         sample = _drawn(Path(folder), settings) if store is None else store
         persons = {s: len(store.indices(s)) for s in ("train", "valid", "test")} if store else _published(settings)
+        guess = round(sum(persons.values()) * (2 * settings.resolution) ** 2 * BYTES[settings.dataset])  # of them all
         persons |= {split: min(persons[split], settings.limit or persons[split]) for split in ("train", "valid")}
         learning = persons["train"] + (persons["valid"] if settings.train_on == "train+valid" else 0)
         for stage in stages:
@@ -121,7 +122,6 @@ def estimate(stages: Sequence[Settings], store: Store | None) -> Plan:
         squares = kept_squares(learning, persons["valid"], 2 * settings.resolution, device)
         with enough_memory(settings, len(sample.skeleton.joints), squares, device), compiling(settings):
             images_per_second, times, weights = _measure(settings, sample, squares > 0, device)
-    guess = round(sum(persons.values()) * (2 * settings.resolution) ** 2 * BYTES[settings.dataset])
     return Plan(
         preset=settings.preset,
         network=f"{settings.stacks} stacks, {settings.channels} channels, "

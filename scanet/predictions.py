@@ -89,17 +89,19 @@ def _read(path: Path, names: list[str], remedy: str) -> list[np.ndarray]:
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                variables = {k: file[k][()] for k in file if isinstance(file[k], h5py.Dataset)}
+                found = [name for name in file if isinstance(file[name], h5py.Dataset)]
+                variables = {name: file[name][()] for name in names if name in found}
         else:
-            variables = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+            found = [name for name, *_ in scipy.io.whosmat(path)]
+            variables = scipy.io.loadmat(path, variable_names=names)
     except Exception as error:  # scipy raises errors of many kinds for a file that is not Matlab's
         raise UserError(
             f"{path}: not a readable HDF5 or Matlab file ({error}): fetch it again, or write the array with h5py"
         ) from error
     for name in names:
         if name not in variables:
-            found = ", ".join(variables) or "none"
-            raise UserError(f"{path}: there is no variable {name} (those found: {found}): {remedy}")
+            listed = ", ".join(found) or "none"
+            raise UserError(f"{path}: there is no variable {name} (those found: {listed}): {remedy}")
     arrays = [np.asarray(variables[name]) for name in names]
     for name, array in zip(names, arrays, strict=True):
         if array.dtype.kind not in "fiub":

@@ -176,7 +176,12 @@ class Record:
         return f"delete {self.folder} and make it again as it was made"
 
     def scores(self, tta: str = "flip") -> Scores:
-        return Scores.from_dict(self.run["metrics"][tta])
+        try:
+            return Scores.from_dict(self.run["metrics"][tta])
+        except KeyError as error:
+            raise UserError(
+                f"{self.name} lacks {error.args[0]} in its scores by {tta}, so it is damaged: {self.again}"
+            ) from error
 
     def history(self) -> pd.DataFrame:
         return pd.read_csv(self.folder / "history.csv")
@@ -249,7 +254,10 @@ def _predictions(path: Path) -> Iterator[h5py.File]:
             f"{path} cannot be read ({error}): if it is damaged, delete its folder and run again"
         ) from error
     with file:
-        yield file
+        try:
+            yield file
+        except KeyError as error:
+            raise UserError(f"{path} is damaged ({error.args[0]}): delete its folder and run again") from error
 
 
 @lru_cache(maxsize=128)  # tables ask for one kind after the other, of many records

@@ -694,8 +694,8 @@ def test_the_page_links_each_seed_and_names_its_interval(book: Path, make: Calla
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels[:4] == ["MSFI − Baseline", "BDMP − MSFI", "SACWA − MSFI", "SSA − MSFI"]
     assert ax.lines[1].get_xdata()[3] == 0.35
-    (bars,) = ax.containers
-    assert bars.lines[0].get_xdata()[0] == pytest.approx(2.5 / 0.6)
+    (points,) = [line for line in ax.lines if line.get_label() == "ours, quick: one or two seeds"]
+    assert points.get_xdata()[0] == pytest.approx(2.5 / 0.6)
     plt.close("all")
 
 
@@ -736,28 +736,22 @@ def test_what_is_decided_is_listed_with_its_intervals_and_its_place() -> None:
     assert "<br>+1.00</small>" in shown
 
 
-def test_a_sentence_compares_the_intervals_with_the_papers_steps() -> None:
-    cells = ["A printed", "B printed", "C printed", "D printed", "A x", "B x", "C x", "A y"]
-    index = pd.MultiIndex.from_tuples([tuple(cell.split()) for cell in cells])
-    none = [math.nan] * 4
-    columns = {"value": [-0.8, 0.1, 0.1, 0.1, 1, 2, 3, 4], "half": [*none, 2, 4, 9, 1], "seeds": [*none, 3, 4, 3, 2]}
-    differences = pd.DataFrame(columns, index=index.set_names(["Comparison", "Source"]))
-    sentence = tables.reach(differences)
-    assert sentence.count("On `") == 1  # nothing of y: an interval of two seeds tells nothing
-    ax = figures.differences(
-        differences.assign(half=[*none, 2, 400, 9, 1]).rename(index={"x": "quick", "y": "lspet"})
-    )
-    assert ax.get_xlim()[1] <= 1.25 * figures.FAR
+def test_bars_are_of_three_seeds_and_end_in_an_arrow_where_the_picture_does() -> None:
+    index = pd.MultiIndex.from_product([["A", "B", "C"], ["quick"]])
+    table = pd.DataFrame({"value": [1.0, 2, 3], "half": [2.0, 400, 9], "seeds": [3, 4, 2]}, index=index)
+    ax = figures.differences(table)
+    low, high = ax.get_xlim()
+    assert high <= 1.25 * figures.FAR
+    (bars,) = ax.containers
+    assert bars.lines[0].get_xdata().tolist() == [1, 2]
+    arrows = {line.get_marker(): line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("<", ">")}
+    assert arrows == {"<": low, ">": high}
+    (open_point,) = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert open_point.get_xdata().tolist() == [3]
     plt.close("all")
-    assert sentence.startswith("On `x` 3 of the 4 differences are of three seeds or more (3 to 4 seeds), and")
-    assert "reaches 4.0 points to each side in the median and 2.0 at the least. The largest" in sentence
-    assert sentence.endswith("prints is 0.80.")
-    one = tables.reach(differences.drop([("B", "x"), ("C", "x")]))
-    assert one.startswith("On `x` one of the 4 differences (A) is of three seeds or more (3 seeds), and")
-    assert "reaches 2.0 points to each side. The" in one
 
 
-def test_a_sentence_counts_the_differences_on_either_side_of_0() -> None:
+def test_a_list_says_what_came_of_the_papers_differences() -> None:
     names = ["ALL − Baseline", "ALL − A", "A − Baseline"]
     index = pd.MultiIndex.from_product([names, ["printed", "x", "y"]], names=["Comparison", "Source"])
     columns = {
@@ -767,14 +761,34 @@ def test_a_sentence_counts_the_differences_on_either_side_of_0() -> None:
     seeds = [math.nan, 3, 1] * 3
     differences = pd.DataFrame(columns, index=index).assign(seeds=seeds)
     assert tables.outcome(differences) == (
-        "In the paper 3 of 3 differences are positive; they are between 3 rows, and so not independent. On `x` 2 of "
-        "3 are, and the whole network is 3.0 points below the baseline (3 seeds); of 3 intervals of three seeds or "
-        "more 1 lie above 0 and 1 below. On `y` 2 of 3 are, and the whole network is 1.0 points below the baseline "
-        "(one seed)."
+        "- The paper: 3 of 3 differences are positive, the largest 0.80. They are between 3 rows, and so not "
+        "independent.\n"
+        "- `x`: 2 of 3 are positive. Intervals of three seeds or more: 3; 1 above 0, 1 below, 1 around it; ± 2.0 "
+        "points in the median, ± 1.0 at the least. The whole network is 3.0 points below the baseline (3 seeds).\n"
+        "- `y`: 2 of 3 are positive. No interval is of three seeds or more. The whole network is 1.0 points below "
+        "the baseline (one seed)."
     )
     one = tables.outcome(differences.drop([("ALL − A", "x"), ("A − Baseline", "x")]))
-    assert "(3 seeds); the interval of three seeds or more lies below 0. On `y`" in one
+    assert "three seeds or more: 1, ALL − Baseline; 0 above 0, 1 below, 0 around it; ± 2.0 points. The whole" in one
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""
+
+
+def test_some_questions_are_answered_beside_each_other() -> None:
+    lines = pd.DataFrame(
+        [["a", "reproduced", "quick", 1.0, 0.5, 1.5, 3], ["a", "inconclusive", "lspet", 2.0, 1.0, 3.0, 1],
+         ["b", "inconclusive", "lspet", -1.0, -2.0, 1.0, 2], ["c", "context", "", *[math.nan] * 4]],
+        columns=["id", "verdict", "preset", "value", "low", "high", "seeds"],
+    ).assign(kind="difference")  # fmt: skip
+    shown = tables.glance(lines, {"b": "B < C?", "a": "A?"})
+    assert re.findall("<th>(.*?)</th>", shown) == ["", "quick", "lspet"]
+    assert re.findall('href="#claim-(.)">(.*?)</a>', shown) == [("b", "B &lt; C?"), ("a", "A?")]
+    cells = re.findall('<td data-label="(.*?)">(.*?)</td>', shown)
+    assert [preset for preset, _ in cells] == ["quick", "lspet", "quick", "lspet"]
+    nothing, b, first, second = (said for _, said in cells)
+    assert nothing == ""
+    assert b == tables.verdict("inconclusive") + " −1.00 <span>[−2.00, +1.00]</span> <small>2 seeds</small>"
+    assert first == tables.verdict("reproduced") + " +1.00 <span>[+0.50, +1.50]</span> <small>3 seeds</small>"
+    assert second.endswith("<small>one seed, persons alone</small>")
 
 
 def test_runs_on_mpii_answer_what_needs_mpii(book: Path, make: Callable[..., Record]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scanet.config import Target
+from scanet.config import Border, Target
 from scanet.data.heatmaps import decode, draw_targets, mirror
 from scanet.skeleton import LSP, MPII, Skeleton
 
@@ -17,9 +17,11 @@ SIZE = 16
 NAN = math.nan
 
 
-def draw(*positions: tuple[float, float], sigma: float = 1.75, target: Target = "subpixel") -> Tensor:
+def draw(
+    *positions: tuple[float, float], sigma: float = 1.75, target: Target = "subpixel", border: Border = "empty"
+) -> Tensor:
     """The maps of one person: (joints, SIZE, SIZE)."""
-    return draw_targets(torch.tensor([positions]), SIZE, sigma, target)[0]
+    return draw_targets(torch.tensor([positions]), SIZE, sigma, target, border)[0]
 
 
 def scattered(count: int, low: float, high: float, seed: int) -> Tensor:
@@ -30,9 +32,9 @@ def scattered(count: int, low: float, high: float, seed: int) -> Tensor:
 # ---- targets ----
 
 
-def slow_target(x: float, y: float, sigma: float) -> np.ndarray:
+def slow_target(x: float, y: float, sigma: float, border: Border) -> np.ndarray:
     out = np.zeros((SIZE, SIZE))
-    if not (0 <= x < SIZE and 0 <= y < SIZE):
+    if border == "empty" and not (0 <= x < SIZE and 0 <= y < SIZE):
         return out
     for row in range(SIZE):
         for column in range(SIZE):
@@ -42,10 +44,26 @@ def slow_target(x: float, y: float, sigma: float) -> np.ndarray:
     return out
 
 
-@given(x=st.floats(-2, SIZE + 2, width=32), y=st.floats(-2, SIZE + 2, width=32), sigma=st.sampled_from([1.0, 1.75]))
-@settings(deadline=None, max_examples=60)
-def test_target_is_the_gaussian(x: float, y: float, sigma: float) -> None:
-    np.testing.assert_allclose(draw((x, y), sigma=sigma)[0].numpy(), slow_target(x, y, sigma), atol=1e-6)
+@given(
+    x=st.floats(-5, SIZE + 5, width=32),
+    y=st.floats(-5, SIZE + 5, width=32),
+    sigma=st.sampled_from([1.0, 1.75]),
+    border=st.sampled_from(["empty", "partial"]),
+)
+@settings(deadline=None, max_examples=100)
+def test_target_is_the_gaussian(x: float, y: float, sigma: float, border: Border) -> None:
+    heatmap = draw((x, y), sigma=sigma, border=border)[0].numpy()
+    np.testing.assert_allclose(heatmap, slow_target(x, y, sigma, border), atol=1e-6)
+
+
+def test_a_joint_just_beyond_the_map_leaves_what_pht_draws_of_it() -> None:
+    """PHT's rule: its 7 x 7 cells around the joint's cell, cut off at the map, unless none of them is in it."""
+    whole = draw((3.5, 8.5), target="floor")[0]
+    for beyond in (1, 2, 3):
+        heatmap = draw((0.5 - beyond, 8.5), target="floor", border="partial")[0]
+        assert torch.equal(heatmap[:, : 4 - beyond], whole[:, 3 + beyond : 7])
+        assert not heatmap[:, 4 - beyond :].any()
+    assert not draw((0.5 - 4, 8.5), (NAN, 8.5), (math.inf, 8.5), target="floor", border="partial").any()
 
 
 def test_peak_and_support_by_hand() -> None:

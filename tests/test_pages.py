@@ -44,7 +44,11 @@ def test_widgets_are_left_out_of_a_page(tmp_path: Path, monkeypatch: pytest.Monk
     text = nbformat.v4.new_output("stream", text="kept")
     state = {"0": {"options": "tiny/ablation/SSA-s0"}}
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell("# Words"), nbformat.v4.new_code_cell("panel", outputs=[widget, text])],
+        cells=[
+            nbformat.v4.new_markdown_cell("# Words"),
+            nbformat.v4.new_code_cell("panel", outputs=[widget, text]),
+            nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]}),
+        ],
         metadata={
             "widgets": {"application/vnd.jupyter.widget-state+json": {"state": state}},
             "papermill": {"output_path": "/home/somebody/out.ipynb", "exception": None},
@@ -59,6 +63,8 @@ def test_widgets_are_left_out_of_a_page(tmp_path: Path, monkeypatch: pytest.Monk
     assert page["metadata"]["scanet"] == {"runs": {}}
     assert ["".join(output["text"]) for output in page["cells"][1]["outputs"]] == ["kept"]
     assert "".join(page["cells"][1]["source"]) == "panel"
+    assert "tags" not in page["cells"][1]["metadata"]
+    assert page["cells"][2]["metadata"]["tags"] == ["parameters", "hide-input"]  # shows nothing, so it is folded
 
 
 def test_a_page_of_a_run_that_is_gone_or_another_stops_the_build(checks: SimpleNamespace, tmp_path: Path) -> None:

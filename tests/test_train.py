@@ -747,7 +747,9 @@ def test_without_augmentation_a_batch_is_what_testing_sees(store: Store) -> None
         torch.testing.assert_close(batch.images, people.images(squares, batch.index, 64)[0])
         rows = batch.index.numpy()
         placed = (store.joints[rows] - store.center[rows, None]) / 100 * 16 + 8  # by hand: 16 cells on 100 pixels
-        expected = draw_targets(torch.tensor(placed, dtype=torch.float32), 16, settings.sigma, settings.target)
+        expected = draw_targets(
+            torch.tensor(placed, dtype=torch.float32), 16, settings.sigma, settings.target, settings.border
+        )
         torch.testing.assert_close(batch.heatmaps, expected, rtol=1e-4, atol=1e-5)
 
 

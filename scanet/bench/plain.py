@@ -48,7 +48,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         for joint in range(len(flip)):
             x, y = self.store.joints[row, flip[joint] if draw.flip[i] else joint]
             offset = (np.array([x, y]) - self.store.center[row]) * self.store.zoom[row]
-            draw_joint(target[joint], (inverse @ offset + size / 2) / STRIDE, self.settings.sigma)
+            draw_joint(target[joint], (inverse @ offset + size / 2) / STRIDE, self.settings)
         return image, target
 
 
@@ -59,16 +59,15 @@ def crop(canvas: Tensor, matrix: np.ndarray, size: int) -> Tensor:
     return F.grid_sample(canvas, grid, align_corners=False) / 255
 
 
-def draw_joint(target: Tensor, position: np.ndarray, sigma: float) -> None:
+def draw_joint(target: Tensor, position: np.ndarray, settings: Settings) -> None:
     """A Gaussian of peak 1 at (x, y), edge coordinates in cells, in a window of `WINDOW` cells on either side."""
-    size = len(target)
-    if not all(0 <= p < size for p in position):  # NaN too
+    size, (x, y) = len(target), position
+    if math.isnan(x) or math.isnan(y) or (settings.border == "empty" and not all(0 <= p < size for p in position)):
         return
-    x, y = position
     for row in range(max(0, math.ceil(y - WINDOW - 0.5)), min(size, math.floor(y + WINDOW - 0.5) + 1)):
         for column in range(max(0, math.ceil(x - WINDOW - 0.5)), min(size, math.floor(x + WINDOW - 0.5) + 1)):
             distance = (column + 0.5 - x) ** 2 + (row + 0.5 - y) ** 2
-            target[row, column] = math.exp(-distance / (2 * sigma**2))
+            target[row, column] = math.exp(-distance / (2 * settings.sigma**2))
 
 
 def loader(samples: Samples, batch_size: int, device: torch.device) -> "DataLoader[tuple[Tensor, Tensor]]":

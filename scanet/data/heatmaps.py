@@ -7,26 +7,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanet.config import Target
+from scanet.config import Border, Target
 
 WINDOW = 3.5  # cells on either side of the peak: PHT's Gaussian is 7 x 7
 
 
 def draw_targets(
-    positions: Float[Tensor, "b j 2"], size: int, sigma: float, target: Target
+    positions: Float[Tensor, "b j 2"], size: int, sigma: float, target: Target, border: Border = "empty"
 ) -> Float[Tensor, "b j size size"]:
     """A 7 x 7 Gaussian of peak 1 at every joint, drawn after augmentation (PHT; its sigma is 1.75 cells).
 
-    A joint that is NaN or outside the map leaves an all-zero map, which is a target like any other (PHT).
-    target: "subpixel" centres the Gaussian on the joint, "floor" on the centre of the joint's cell (PHT, PN).
+    A joint that is NaN leaves an all-zero map, which is a target like any other (PHT), and so does one outside the
+    map by more than its window. border: what one outside by less leaves, the same or the part of its Gaussian that
+    lies in the map (PHT, HR). target: "subpixel" centres the Gaussian on the joint, "floor" on the centre of the
+    joint's cell (PHT, PN).
     """
     if target == "floor":
         positions = positions.floor() + 0.5
     cells = torch.arange(size, device=positions.device) + 0.5
     offset = cells - positions[..., None]  # (b, j, 2, size)
     bell = torch.exp(-(offset**2) / (2 * sigma**2)) * (offset.abs() <= WINDOW)
-    inside = ((positions >= 0) & (positions < size)).all(dim=-1)  # False for NaN
-    bell = torch.where(inside[..., None, None], bell, 0.0).permute(2, 0, 3, 1)  # (2, b, size, j)
+    drawn = ((positions >= 0) & (positions < size) if border == "empty" else positions.isfinite()).all(dim=-1)
+    bell = torch.where(drawn[..., None, None], bell, 0.0).permute(2, 0, 3, 1)  # (2, b, size, j)
     return (bell[1][:, :, None] * bell[0][:, None]).permute(0, 3, 1, 2)  # channels last, as the network's are
 
 

@@ -124,7 +124,7 @@ class Persons(Squares):
             joints = transforms.swap_sides(self.joints[here], draw.flip, flip)
             placed = transforms.to_input(joints, self.center[here], self.zoom[here], matrix, size)
             cells = settings.heatmap_size
-            targets = draw_targets(placed * (cells / size), cells, settings.sigma, settings.target)
+            targets = draw_targets(placed * (cells / size), cells, settings.sigma, settings.target, settings.border)
             yield Batch(images - transforms.GREY, targets, here)
 
 

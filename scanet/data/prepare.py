@@ -43,7 +43,7 @@ def _place(settings: Settings) -> tuple[Path, Path | None]:
 
 def _synthetic_folder(settings: Settings) -> Path:
     counts = f"{settings.synthetic_train}-{settings.synthetic_valid}"
-    return data_folder() / f"synthetic-{counts}-p{settings.part_scale:g}-c{settings.clutter:g}"
+    return data_folder() / f"synthetic-{counts}-p{settings.part_scale:.15g}-c{settings.clutter:.15g}"
 
 
 def prepare(
@@ -161,7 +161,7 @@ def drawn_for_testing(
     The first persons of a larger set are those of a smaller one, and at every part_scale and clutter the same people
     stand in the same poses.
     """
-    folder = data_folder() / f"synthetic-test-{persons}-p{part_scale:g}-c{clutter:g}"
+    folder = data_folder() / f"synthetic-test-{persons}-p{part_scale:.15g}-c{clutter:.15g}"
     path = folder.with_name(f"{folder.name}-{resolution}.h5")
     if not path.exists():
         how = {"train": 0, "valid": persons, "part_scale": part_scale, "clutter": clutter, "seed": TEST_SEED}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from scanet import results
-from scanet.config import ROWS, USES, Row, Settings, with_module
+from scanet.config import ROWS, USES, Row, Settings, compared_with, with_module
 from scanet.data.loader import Persons
 from scanet.data.prepare import open_or_none
 from scanet.device import pick_device
@@ -66,7 +66,7 @@ CHOICES = (
 )
 
 #: A row, and the one that the paper compares it with. `reference` may put the row Block in the Baseline's place.
-FINDINGS: Mapping[str, str] = {"MSFI": "Baseline", "BDMP": "MSFI", "SSA": "MSFI"}
+FINDINGS: Mapping[str, str] = {row: compared_with(row) for row in ("MSFI", "BDMP", "SSA")}
 #: All rows that are trained.
 ROWS_NEEDED = ("Baseline", "Block", "MSFI", "BDMP", "SSA")
 #: What a run of a specification takes in place of the preset's own length and number of persons.

@@ -356,7 +356,7 @@ def by_size(table: pd.DataFrame, reference: str, trained: tuple[float, float]) -
     sns.lineplot(gain, x="size", y="gain", color=BLUE, errorbar=("pi", 100), marker="o", ax=gains)
     gains.axhline(0, color="black", linewidth=0.8)
     scores.set_ylabel("PCKh@0.5 (%)")
-    gains.set_ylabel(f"less {ROWS[reference].title} (points)")
+    gains.set_ylabel(f"PCKh less {ROWS[reference].title}'s (points)")
     sizes = sorted(table["size"].unique())
     for ax in (scores, gains):
         ax.axvspan(*trained, color=GREY, alpha=0.12, linewidth=0)
@@ -384,14 +384,14 @@ def gradient_norms(table: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
     )  # fmt: skip
     above.set(yscale="log", ylabel="norm of the gradient, noise-free")
     ratios = ratios.assign(map=ratios["noise"].map(NOISE))
-    below.axhspan(10, 100, color=GREEN, alpha=0.15, linewidth=0)
+    below.axhspan(10, 100, color=GREY, alpha=0.15, linewidth=0)
     below.annotate("the paper: 10 to 100", (0.02, 10), xycoords=("axes fraction", "data"), va="bottom", fontsize=9)
     sns.lineplot(
-        ratios, x="epoch", y="ratio", hue="map", style="stack", palette={NOISE[False]: BLUE, NOISE[True]: GREY},
+        ratios, x="epoch", y="ratio", hue="map", style="stack", palette={NOISE[False]: BLUE, NOISE[True]: GREEN},
         marker="o", markersize=4, errorbar=("pi", 100), ax=below,
     )  # fmt: skip
     below.axhline(1, color="black", linewidth=0.8)
-    below.set(yscale="log", xlabel="epoch", ylabel="SSA / soft")
+    below.set(yscale="log", xlabel="epoch of the short training", ylabel="SSA / soft")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in (above, below):
         ax.legend(*_legend(ax), frameon=False, fontsize=9, ncols=2)
@@ -576,9 +576,9 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
     """Differences of mean PCKh with their intervals on one axis (points): the paper's, and ours for each preset.
 
     table: index (comparison, source), from top to bottom, the source being "printed" or a preset; columns value, half
-    (of the interval; NaN for none) and seeds. With one seed the interval is that of the persons alone: thin and open.
-    What is further from zero than `far`, by default `FAR`, stands as a number at the edge. Intervals that reach much
-    further, as those of two seeds do, are cut there.
+    (of the interval) and seeds. A point of one or two seeds is open and has no bar: one seed's interval leaves the
+    seeds out and would look the surest, two seeds' is too long to draw. What is further from zero than `far`, by
+    default `FAR`, stands as a number at the edge. Bars that reach further than the axis end in an arrow.
     """
     far = FAR if far is None else far
     names, sources = (list(table.index.unique(level)) for level in (0, 1))
@@ -587,6 +587,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
         height = 0.9 + len(names) * (0.2 + 0.13 * len(sources))
         ax = plt.subplots(figsize=(6, height), layout="constrained")[1]
     ax.axvline(0, color="black", linewidth=0.8)
+    bars: list[tuple[float, float, float, str]] = []
     for k, source in enumerate(sources):
         colour = PRESET_COLOURS[source]
         rows = table.xs(source, level=1).reindex(names)
@@ -594,7 +595,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
         if source == "printed":
             ax.plot(rows["value"], y, "D", color=colour, markersize=5, label="paper, MPII")
             continue
-        several, known = (rows["seeds"] > 1).to_numpy(), (rows["value"].abs() <= far).to_numpy()
+        several, known = (rows["seeds"] > 2).to_numpy(), (rows["value"].abs() <= far).to_numpy()
         for value, up in zip(rows["value"], y, strict=True):
             if abs(value) > far:
                 text, edge = (f"◂ {value:.1f}", 0.01) if value < 0 else (f"{value:.1f} ▸", 0.99)
@@ -602,17 +603,23 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
                     edge, up, text.replace("-", "−"), color=colour, fontsize=9,
                     transform=ax.get_yaxis_transform(), ha="left" if value < 0 else "right", va="center",
                 )  # fmt: skip
-        for some, label, width, face in (
-            (known & several, f"ours, {source}", 2.0, colour),
-            (known & ~several, f"ours, {source}: one seed, persons alone", 1.0, "white"),
-        ):
-            if some.any():
-                ax.errorbar(
-                    rows["value"][some], y[some], xerr=rows["half"][some], fmt="o", color=colour, label=label,
-                    elinewidth=width, markersize=5, markerfacecolor=face,
-                )  # fmt: skip
+        some, few = known & several, known & ~several
+        if some.any():
+            ax.errorbar(
+                rows["value"][some], y[some], xerr=rows["half"][some], fmt="o", color=colour, label=f"ours, {source}",
+                elinewidth=2, markersize=5,
+            )  # fmt: skip
+        if few.any():
+            label = f"ours, {source}: one or two seeds"
+            ax.plot(rows["value"][few], y[few], "o", color=colour, label=label, markersize=5, markerfacecolor="white")
+        ends = zip(rows["value"][some], rows["half"][some], y[some], strict=True)
+        bars += [(value, half, up, colour) for value, half, up in ends]
     low, high = ax.get_xlim()
-    ax.set_xlim(max(low, -1.25 * far), min(high, 1.25 * far))
+    low, high = ax.set_xlim(max(low, -1.25 * far), min(high, 1.25 * far))
+    for value, half, up, colour in bars:
+        for edge, marker, cut in ((low, "<", value - half < low), (high, ">", value + half > high)):
+            if cut:
+                ax.plot(edge, up, marker, color=colour, markersize=7, clip_on=False)
     ax.set(xlabel="difference of mean PCKh@0.5 (points)", yticks=-np.arange(len(names)), yticklabels=names)
     ax.set_ylim(-len(names) + 0.4, 0.6)
     ax.grid(visible=False, axis="y")

@@ -22,9 +22,10 @@ QUALITY = 85
 def publish(executed: Path, page: Path, title: str) -> None:
     """Write the page of an executed notebook, with a title of its own; in it, {} is the notebook's title.
 
-    The page notes the keys of the runs that it shows: the book's build compares them with the runs' own. What a cell
-    prints is one box, and progress is left out. Photographs in figures become JPEGs, which makes the page a fifth as
-    long. Widgets are left out: they need a kernel, would be a blank, and would load scripts from other machines.
+    The page notes the keys of the runs that it shows: the book's build compares them with the runs' own. A cell that
+    shows nothing is folded. What a cell prints is one box, and progress is left out. Photographs in figures become
+    JPEGs, which makes the page a fifth as long. Widgets are left out: they need a kernel, would be a blank, and would
+    load scripts from other machines.
     """
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("widgets", None)
@@ -36,6 +37,8 @@ def publish(executed: Path, page: Path, title: str) -> None:
             for output in cell.outputs:
                 if "image/svg+xml" in output.get("data", {}):
                     output.data["image/svg+xml"] = slim(output.data["image/svg+xml"])
+            if not cell.outputs:
+                cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
     notebook.metadata["scanet"] = {"runs": named_in(nbformat.writes(notebook))}
     first = notebook.cells[0]
     first.source = re.sub("^# (.*)", lambda own: f"# {title.format(own[1])}", first.source)

@@ -120,9 +120,9 @@ def row_mean(records: Sequence[Record], tta: str = "flip", kind: str = RIGHT) ->
     return pckh(hits, annotated)
 
 
-def mean_rate(records: Sequence[Record], tta: str, kind: str) -> float:
-    """The value of `row_mean` alone, without the resampling that its errors need."""
-    hits, annotated = _of_kind([*_by_seed(records).values()], tta, kind)
+def mean_rate(records: Sequence[Record], kind: str) -> float:
+    """The value of `row_mean` by flip test alone, without the resampling that its errors need."""
+    hits, annotated = _of_kind([*_by_seed(records).values()], "flip", kind)
     return float(plain_mean(np.ones((1, hits.shape[1])), hits, annotated).mean())
 
 

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours", "Verdict", "Runs")
 
 
 def paper() -> dict[str, Any]:
-    """experiments/paper.yaml: every number of the paper that a table or a page shows. Not to be changed."""
+    """experiments/paper.yaml: every number of the paper that a table or a page shows. Not to be changed.
+
+    Empty outside of a checkout, where runs are shown without the paper's.
+    """
     path = home() / "experiments" / "paper.yaml"
-    return _parsed(path, path.stat().st_mtime_ns)
+    return _parsed(path, path.stat().st_mtime_ns) if path.exists() else {}
 
 
 @lru_cache(maxsize=2)
@@ -40,6 +43,8 @@ def _parsed(path: Path, _written: int) -> dict[str, Any]:
 def paper_row(module: str) -> dict[str, float]:
     """A row of Table 2 as printed; only its mean for SCA (§3.3.4), nothing for what has no number (soft)."""
     printed = paper()
+    if not printed:
+        return {}
     if module in printed["table2"]["rows"]:
         return dict(zip(COLUMNS, printed["table2"]["rows"][module], strict=True))
     return {"Mean": printed["means"][module]} if module in printed["means"] else {}
@@ -54,20 +59,20 @@ def ablation_row(record: Record, tta: str = "flip") -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).rename_axis(record.run["title"])
 
 
-def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
-    """Table 2: for each row of it the paper's line and ours, the mean over the seeds. Percent.
+def table2(records: Sequence[Record]) -> pd.DataFrame:
+    """Table 2: for each row of it the paper's line and ours, by flip test, the mean over the seeds. Percent.
 
     Index: (method, source), the source being "printed" (the paper) or the preset. Columns: the paper's, the mean in
-    front, "Δ MSFI" (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's) and "seeds".
-    Our differences are of the seeds that both rows have. "± Mean" and "± Δ" are half the 95 % intervals of our mean
-    and our difference, those of `scanet.report.statistics`, each for itself: with one seed they say nothing of seeds.
+    front, and "Δ" (mean less the MSFI row's mean, of the same source; for MSFI itself less Baseline's). "seeds" are
+    those of our mean, "Δ seeds" those that both rows have, which our difference is of. "± Mean" and "± Δ" are half
+    the 95 % intervals of the two, those of `scanet.report.statistics`: with one seed they say nothing of seeds.
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
     """
     preset = one_preset(records)
     of = {module: [r for r in records if r.settings["module"] == module] for module in ROWS}
-    each = pd.DataFrame([r.scores(tta).row(CONVENTION) for r in records])
+    each = pd.DataFrame([r.scores().row(CONVENTION) for r in records])
     each.index = pd.MultiIndex.from_tuples([(r.settings["module"], r.settings["seed"]) for r in records])
     means, seeds = each.groupby(level=0).mean(), each.groupby(level=0).size()
     lines: dict[tuple[str, str], dict[str, float]] = {}
@@ -75,10 +80,10 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
         if paper_row(module):
             lines[row.title, PRINTED] = paper_row(module)
         if module in means.index:
-            half = row_mean(of[module], tta).half_width()
+            half = row_mean(of[module]).half_width()
             lines[row.title, preset] = {**means.loc[module].to_dict(), "± Mean": half, "seeds": seeds[module]}
     index = pd.MultiIndex.from_tuples(lines, names=["Method", "Source"])
-    columns = ["Mean", "Δ MSFI", "± Δ", "± Mean", *COLUMNS[:-1], "seeds"]
+    columns = ["Mean", "± Mean", "seeds", "Δ", "± Δ", "Δ seeds", *COLUMNS[:-1]]
     frame = pd.DataFrame(list(lines.values()), index=index, columns=columns)
     for source in frame.index.unique("Source"):
         mean = frame.xs(source, level="Source")["Mean"]
@@ -87,9 +92,10 @@ def table2(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
             if module == "Baseline" or row.title not in mean.index or against not in mean.index:
                 continue
             if source == PRINTED:
-                frame.loc[(row.title, source), "Δ MSFI"] = mean[row.title] - mean[against]
-            elif (estimate := row_difference(of[module], of[against], tta)) is not None:
-                frame.loc[(row.title, source), ["Δ MSFI", "± Δ"]] = estimate.value, estimate.half_width()
+                frame.loc[(row.title, source), "Δ"] = mean[row.title] - mean[against]
+            elif (estimate := row_difference(of[module], of[against])) is not None:
+                found = [estimate.value, estimate.half_width(), estimate.seeds]
+                frame.loc[(row.title, source), ["Δ", "± Δ", "Δ seeds"]] = found
     return frame
 
 
@@ -113,8 +119,8 @@ def of_several_lengths(records: Sequence[Record]) -> list[Record]:
     return several
 
 
-def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
-    """What longer and shorter runs reach. Percent.
+def lengths(records: Sequence[Record]) -> pd.DataFrame:
+    """What longer and shorter runs reach, by flip test. Percent.
 
     Index: (method, epochs). Columns: "Mean", over the seeds; "Δ length", less that of the same row's runs of the
     preset's own length; "Δ Baseline", less that of the Baseline's runs of the same length; of the seeds that both
@@ -134,9 +140,9 @@ def lengths(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
         own = [record for record in records if record.canonical and record.run["title"] == method]
         baseline = groups.get(("Baseline", epochs), []) if method != "Baseline" else []
         found = {
-            "Mean": row_mean(group, tta),
-            "Δ length": row_difference(group, own, tta) if not group[0].canonical else None,
-            "Δ Baseline": row_difference(group, baseline, tta),
+            "Mean": row_mean(group),
+            "Δ length": row_difference(group, own) if not group[0].canonical else None,
+            "Δ Baseline": row_difference(group, baseline),
         }
         for name, estimate in found.items():
             if estimate is not None:
@@ -153,10 +159,10 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     """
     own = [row.title for row in ROWS.values() if row.place == "ours"]
     shown = [*table.xs(PRINTED, level="Source").index, *own]
-    known = table[table["Δ MSFI"].notna() & table.index.get_level_values("Method").isin(shown)]
+    known = table[table["Δ"].notna() & table.index.get_level_values("Method").isin(shown)]
     comparison = [f"{title} − {compared_with(title)}" for title, _ in known.index]
     index = pd.MultiIndex.from_arrays([comparison, known.index.get_level_values("Source")])
-    return known[["Δ MSFI", "± Δ", "seeds"]].set_axis(["value", "half", "seeds"], axis=1).set_axis(index)
+    return known[["Δ", "± Δ", "Δ seeds"]].set_axis(["value", "half", "seeds"], axis=1).set_axis(index)
 
 
 def table1(records: Sequence[Record]) -> pd.DataFrame:
@@ -194,7 +200,7 @@ def table1(records: Sequence[Record]) -> pd.DataFrame:
                 title = f"{group[0].run['title']}, {stacks} stack{'s' * (stacks > 1)}, {tta}"
                 lines[title, whom] = pd.DataFrame(tested).mean().to_dict() | known_costs | {"seeds": len(tested)}
     index = pd.MultiIndex.from_tuples(lines, names=["Method", "Scored on"])
-    columns = ["Mean", *COLUMNS[:-1], "printed", "counted", "GFLOP", "seeds"]
+    columns = ["Mean", "seeds", "printed", "counted", "GFLOP", *COLUMNS[:-1]]
     return pd.DataFrame(list(lines.values()), index=index, columns=columns)
 
 
@@ -209,7 +215,9 @@ def final(records: Sequence[Record], tta: str) -> pd.DataFrame:
 
     The label of a run that was trained on the persons that it is scored on says so.
     """
-    lines = {("Table 1, MPII test", "official"): dict(zip(COLUMNS, paper()["table1"]["rows"]["ours"], strict=True))}
+    lines: dict[tuple[str, str], dict[str, float]] = {}
+    if printed := paper():
+        lines["Table 1, MPII test", "official"] = dict(zip(COLUMNS, printed["table1"]["rows"]["ours"], strict=True))
     for convention in ("official", CONVENTION):
         for record in records:
             whom = "validation" if record.held_out else "persons it was TRAINED ON"
@@ -258,6 +266,7 @@ def facts(record: Record) -> pd.Series:
 
 def runs(records: Sequence[Record]) -> pd.DataFrame:
     """A line for each record: where to find it, and what it took."""
+    columns = ["Run", "PCKh, one pass", "PCKh, flip", "minutes", "images/s", "device", "commit", "key"]
     lines = [
         {
             "Run": record.name,
@@ -271,7 +280,7 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
         }
         for record in records
     ]
-    return pd.DataFrame(lines).set_index("Run")
+    return pd.DataFrame(lines, columns=columns).set_index("Run")
 
 
 def histories(records: Sequence[Record]) -> pd.DataFrame:
@@ -312,24 +321,25 @@ def trained_at(table: pd.DataFrame, trained_tau: float) -> pd.DataFrame:
     return frame.set_axis([f"{tau:g}" for tau in frame.index]).rename_axis("trained at τ")
 
 
-def error_kinds(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
-    """How many of the joints of each row are of each of `errors.KINDS`: means over the joints and seeds, percent.
+def error_kinds(records: Sequence[Record]) -> pd.DataFrame:
+    """How many of the joints of each row are of each of `errors.KINDS`: percent, by flip test.
 
-    Index: method. Columns: the kinds, which add up to 100 and of which "right" is PCKh; "seeds".
+    Means over the joints and seeds. Index: method. Columns: the kinds, which add up to 100 and of which "right" is
+    PCKh; "seeds".
 
     Raises:
         UserError: the records have several presets, or were scored on different persons.
     """
     one_preset(records)
     lines = {
-        row.title: {kind: mean_rate(of, tta, kind) for kind in KINDS} | {"seeds": len(of)}
+        row.title: {kind: mean_rate(of, kind) for kind in KINDS} | {"seeds": len(of)}
         for module, row in ROWS.items()
         if (of := [record for record in records if record.settings["module"] == module])
     }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("Method")
 
 
-def error_differences(records: Sequence[Record], tta: str = "flip") -> pd.DataFrame:
+def error_differences(records: Sequence[Record]) -> pd.DataFrame:
     """The rates of wrong joints by kind, less those of MSFI, and MSFI's less the Baseline's: points.
 
     Index: as `differences` names it. Columns: the kinds of errors, each with "±" before its name for half the 95 %
@@ -341,7 +351,7 @@ def error_differences(records: Sequence[Record], tta: str = "flip") -> pd.DataFr
         against = compared_with(module)
         ours, theirs = ([r for r in records if r.settings["module"] == name] for name in (module, against))
         for kind in KINDS[1:] if module != "Baseline" else ():
-            if (estimate := row_difference(ours, theirs, tta, kind)) is not None:
+            if (estimate := row_difference(ours, theirs, kind=kind)) is not None:
                 line = lines.setdefault(f"{row.title} − {against}", {})
                 line |= {kind: estimate.value, f"± {kind}": estimate.half_width()}
                 line["seeds"] = estimate.seeds
@@ -349,7 +359,7 @@ def error_differences(records: Sequence[Record], tta: str = "flip") -> pd.DataFr
     return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("Difference")
 
 
-def errors_by_joint(records: Sequence[Record], module: str, tta: str = "flip") -> pd.DataFrame:
+def errors_by_joint(records: Sequence[Record], module: str) -> pd.DataFrame:
     """As `error_kinds`, of one row's joints, both sides together. Index: joint.
 
     Raises:
@@ -362,7 +372,7 @@ def errors_by_joint(records: Sequence[Record], module: str, tta: str = "flip") -
     names = [of[0].skeleton.joints[joint] for joint in of[0].skeleton.scored]
     rates = []
     for record in of:
-        kinds, annotated = record.kinds(tta)
+        kinds, annotated = record.kinds()
         counts = [((kinds == number) & annotated).sum(axis=0) for number in range(len(KINDS))]
         rates.append(pd.DataFrame(counts, index=KINDS, columns=names).T.div(annotated.sum(axis=0), axis=0) * 100)
     both = [name.removeprefix("r-").removeprefix("l-") for name in names]
@@ -384,7 +394,7 @@ def _compared(scores: pd.DataFrame, reference: Hashable) -> pd.DataFrame:
     """
     less = scores.sub(scores[reference], axis=0)
     half = {name: of_seeds(less[name].dropna().tolist()).half_width() for name in less if name != reference}
-    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": less.mean(), "± Δ": half, "seeds": scores.count()})
+    frame = pd.DataFrame({"PCKh@0.5": scores.mean(), "Δ": less.mean(), "± Δ": half, "seeds": less.count()})
     return frame.loc[scores.columns]
 
 
@@ -526,58 +536,53 @@ def scope(presets: Iterable[str]) -> str:
 
 
 def outcome(differences: pd.DataFrame) -> str:
-    """How many of the paper's differences are positive here too, and where the whole network ends, by preset.
+    """What came of the paper's differences, as a Markdown list: an item for the paper and one for each preset.
 
-    Of those with three seeds or more, as in `reach`, how many intervals exclude 0, on which side. differences:
-    `scanet.report.claims.table2_differences`. Empty if no preset has any.
+    How many are positive; of those with three seeds or more, how many intervals exclude 0 and how long they are; and
+    where the whole network ends. differences: `scanet.report.claims.table2_differences`. Empty without a preset.
     """
     printed = differences.xs(PRINTED, level="Source")["value"]
     rows = {row for name in printed.index for row in name.split(" − ")}
-    positive = f"{(printed > 0).sum()} of {len(printed)} differences are positive"
-    sentences = [f"In the paper {positive}; they are between {len(rows)} rows, and so not independent."]
+    items = []
     for preset, of in differences.drop(PRINTED, level="Source").groupby(level="Source", sort=False):
-        sentence = f"On `{preset}` {(of['value'] > 0).sum()} of {len(of)} are"
+        several = of[of["seeds"] > 2]
+        above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
+        item = f"- `{preset}`: {(of['value'] > 0).sum()} of {len(of)} are positive. "
+        if several.empty:
+            item += "No interval is of three seeds or more."
+        else:
+            which = f", {several.index[0][0]}" if len(several) == 1 else ""
+            item += f"Intervals of three seeds or more: {len(several)}{which}; {above} above 0, {below} below, "
+            item += f"{len(several) - above - below} around it; ± {several['half'].median():.1f} points"
+            item += f" in the median, ± {several['half'].min():.1f} at the least." if len(several) > 1 else "."
         if ("ALL − Baseline", preset) in of.index:
             whole, seeds = of.loc[("ALL − Baseline", preset), ["value", "seeds"]]
             side, many = "above" if whole > 0 else "below", "one seed" if seeds == 1 else f"{seeds:.0f} seeds"
-            sentence += f", and the whole network is {abs(whole):.1f} points {side} the baseline ({many})"
-        several = of[of["seeds"] > 2]
-        above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
-        if len(several) == 1:
-            where = "lies above" if above else "lies below" if below else "holds"
-            sentence += f"; the interval of three seeds or more {where} 0"
-        elif len(several):
-            sentence += f"; of {len(several)} intervals of three seeds or more {above} lie above 0 and {below} below"
-        sentences.append(f"{sentence}.")
-    return " ".join(sentences) if len(sentences) > 1 else ""
+            item += f" The whole network is {abs(whole):.1f} points {side} the baseline ({many})."
+        items.append(item)
+    first = (
+        f"- The paper: {(printed > 0).sum()} of {len(printed)} differences are positive, the largest "
+        f"{printed.max():.2f}. They are between {len(rows)} rows, and so not independent."
+    )
+    return "\n".join([first, *items]) if items else ""
 
 
-def reach(differences: pd.DataFrame) -> str:
-    """What differences of three seeds or more can tell of Table 2, in a sentence for each preset; empty without any.
+def glance(lines: pd.DataFrame, questions: Mapping[str, str]) -> str:
+    """Some claims of the ledger (`claims.ledger`) as a short HTML table: a row a claim, a column a preset.
 
-    differences: `scanet.report.claims.table2_differences`.
+    questions: the text of a row by the claim's id, which it links in the ledger.
     """
-    printed = differences.xs(PRINTED, level="Source")["value"].abs()
-    several = differences[differences["seeds"] > 2]
-    sentences = []
-    for preset, of in several.groupby(level="Source", sort=False):
-        reached = f"{of['half'].median():.1f} points to each side"
-        if len(of) > 1:
-            reached += f" in the median and {of['half'].min():.1f} at the least"
-        which = f"one of the {len(printed)} differences ({of.index[0][0]}) is"
-        if len(of) > 1:
-            which = f"{len(of)} of the {len(printed)} differences are"
-        sentences.append(
-            f"On `{preset}` {which} of three seeds or more ({_seeds(of['seeds'])}), and an interval, corrected for "
-            f"the number of comparisons, reaches {reached}."
-        )
-    largest = f"The largest difference that the paper prints is {printed.max():.2f}."
-    return " ".join([*sentences, largest]) if sentences else ""
-
-
-def _seeds(counts: pd.Series) -> str:
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low} seeds" if low == high else f"{low} to {high} seeds"
+    presets = [preset for preset in lines["preset"].unique() if preset]
+    head = "".join(f"<th>{html.escape(preset)}</th>" for preset in presets)
+    body = ""
+    for name, question in questions.items():
+        cells = ""
+        for preset in presets:
+            found = lines[(lines["id"] == name) & (lines["preset"] == preset)]
+            said = "".join(f"{verdict(line.verdict)} {_ours(line)}" for line in found.itertuples())
+            cells += f'<td data-label="{html.escape(preset)}">{said}</td>'
+        body += f'<tr><td><a href="#claim-{name}">{html.escape(question)}</a></td>{cells}</tr>'
+    return f'<table class="glance"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def verdict(word: str) -> str:
@@ -588,12 +593,7 @@ def verdict(word: str) -> str:
 def _group(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
     rows = []
     for k, line in enumerate(lines.itertuples()):
-        ours = _value(line)
-        if not math.isnan(line.low):
-            ours += f" <small>{f'{line.seeds:.0f} seeds' if line.seeds > 1 else 'one seed, persons alone'}</small>"
-        elif line.seeds == 1:
-            ours += " <small>one seed</small>"
-        cells = [line.preset, ours, verdict(line.verdict), _links(line.runs, page)]
+        cells = [line.preset, _ours(line), verdict(line.verdict), _links(line.runs, page)]
         if k == 0:
             notes = [line.asked, line.because and f"Nothing else can come out here: {line.because}."]
             small = "".join(f"<small>{html.escape(note)}</small>" for note in notes if note)
@@ -606,6 +606,15 @@ def _group(lines: pd.DataFrame, page: Callable[[str], str]) -> str:
         ]
         rows.append(f"<tr>{''.join(tags)}</tr>")
     return f'<tbody id="claim-{lines["id"].iloc[0]}">{"".join(rows)}</tbody>'
+
+
+def _ours(line: Any) -> str:
+    """A line's value with its interval, and how many seeds it is of, as HTML."""
+    if not math.isnan(line.low):
+        of = f"{line.seeds:.0f} seeds" if line.seeds > 1 else "one seed, persons alone"
+    else:
+        of = "one seed" if line.seeds == 1 else ""
+    return _value(line) + (of and f" <small>{of}</small>")
 
 
 def _value(line: Any) -> str:
@@ -634,8 +643,10 @@ def _links(runs: Sequence[str], page: Callable[[str], str]) -> str:
 
 
 def show(table: pd.DataFrame | pd.Series, precision: int = 2) -> Styler:
-    """The table as a page shows it: two decimals, or `precision`, none for "seeds"; what is missing is empty."""
+    """The table as a page shows it: two decimals, or `precision`, none for seeds; what is missing is empty."""
     frame = table.to_frame() if isinstance(table, pd.Series) else table
     style = frame.style.format(precision=precision, na_rep="").set_table_attributes('class="dataframe"')
-    style = style.format(precision=0, na_rep="", subset=[name for name in frame.columns if name == "seeds"])
+    style = style.format(
+        precision=0, na_rep="", subset=[name for name in frame.columns if str(name).endswith("seeds")]
+    )
     return style.hide(axis="columns") if isinstance(table, pd.Series) else style
