@@ -1,4 +1,4 @@
-"""What the notebooks call, in one place: their parameters checked, then runs, measurements and examples.
+"""What the notebooks begin with: their parameters checked, then runs, measurements and examples.
 
 Beside `parameters`, `measurement_parameters` and `table_parameters` these are names of `scanet.config`,
 `scanet.runs`, `scanet.measure.finished` and `scanet.report.examples`.

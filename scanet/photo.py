@@ -156,24 +156,35 @@ class Predictor:
         inside = [_inside(box, photo) for box in ([whole] if boxes is None else boxes)]
         if not inside:
             return []
-        resolution = stored_resolution(self.input_size)
         corners = np.array(inside).reshape(-1, 2, 2)
         middle = (corners[:, 0] + corners[:, 1] / 2) * photo.zoom - 0.5  # of `photo.picture`, pixel centres
         # As in training, but never more than the photograph is long: there is nobody outside of it.
         longest = max(photo.picture.size)
         scale = np.minimum(AROUND * (corners[:, 1] * photo.zoom).max(axis=1), longest) / BOX
-        squares = np.zeros((len(inside), 3, 2 * resolution, 2 * resolution), np.uint8)
-        for square, (x, y), s in zip(squares, middle.tolist(), scale.tolist(), strict=True):
-            part, corner = cut_square(photo.picture, (x, y), s, resolution)
-            if part is not None:
-                paste(square, part, corner)
-        zoom = np.array([zoom_of(s, resolution) for s in scale.tolist()])
-        persons = Squares(middle, scale, zoom, torch.from_numpy(squares), self.device)
+        persons = cut_out(photo.picture, middle, scale, self.input_size, self.device)
         found = predict(self.model, persons, size=self.input_size, tta=tta)
         joints = (found.joints + 0.5) / photo.zoom - 0.5
         return [
             Pose(box, j, c) for box, j, c in zip(inside, joints, found.heat.clip(0, 1).astype(float), strict=True)
         ]
+
+
+def cut_out(
+    picture: Image.Image, middle: np.ndarray, scale: np.ndarray, input_size: int, device: torch.device
+) -> Squares:
+    """Squares of a picture as a store holds persons', black outside of it.
+
+    middle (n, 2): 0-based pixels. scale (n,): the boxes' sides over 200 pixels, as a `Person`'s. input_size: the
+    network's, pixels.
+    """
+    resolution = stored_resolution(input_size)
+    squares = np.zeros((len(middle), 3, 2 * resolution, 2 * resolution), np.uint8)
+    for square, (x, y), s in zip(squares, middle.tolist(), scale.tolist(), strict=True):
+        part, corner = cut_square(picture, (x, y), s, resolution)
+        if part is not None:
+            paste(square, part, corner)
+    zoom = np.array([zoom_of(s, resolution) for s in scale.tolist()])
+    return Squares(middle, scale, zoom, torch.from_numpy(squares), device)
 
 
 def _inside(box: Sequence[float], photo: Photo) -> Box:

@@ -328,7 +328,7 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
             with autocast(device):
                 # [0]: a name for the intermediates would keep them through the next step
                 heatmaps = run.forward(batch.images.contiguous(memory_format=torch.channels_last), noise)[0]
-            loss = heatmap_loss(heatmaps, batch.heatmaps, top_k)
+            loss = heatmap_loss(heatmaps, batch.targets, top_k)
             loss.backward()
             processes.average(run.weights.collect())
             run.optimizer.step()

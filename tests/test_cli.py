@@ -57,6 +57,8 @@ def test_compare_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: p
     """And, of the records that come with the repository, the difference with its interval."""
     assert call(monkeypatch, "compare", "SSA", "MSFI", "--preset", "paper") == 1  # in the tests' own empty folder
     assert "MSFI have no finished runs of one seed on preset 'paper'" in capsys.readouterr().err
+    assert call(monkeypatch, "compare", "SSA", "MSFI+SSA") == 1
+    assert "both rows are SSA: give two different ones" in capsys.readouterr().err
     monkeypatch.setenv("SCANET_HOME", str(ROOT))
     assert call(monkeypatch, "compare", "MSFI+SSA", "soft", "--preset", "synthetic") == 0
     printed = capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_norms_are_those_of_the_loss_and_leave_the_model_alone(batch: Batch) -> 
     expected = []
     for draw in (None, noise):
         other = copy.deepcopy(model).train()
-        heatmap_loss(other(batch.images, draw)[0], batch.heatmaps).backward()
+        heatmap_loss(other(batch.images, draw)[0], batch.targets).backward()
         expected.append([float(stack.heatmap.weight.grad.norm()) for stack in other.stacks])
     assert norms == pytest.approx(pd.DataFrame(expected).mean().tolist(), rel=1e-4)
 

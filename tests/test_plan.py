@@ -56,6 +56,8 @@ def test_the_whole_follows_from_what_was_measured() -> None:
     assert found.cached == fits(25_204, 160, CPU)
     assert found.memory > (25_204 * 3 * 160**2 if found.cached else 0)
     assert found.disk["checkpoint"] == 2 * found.disk["record"]
+    few = estimate([paper_like(limit=40)], None)
+    assert (few.persons["train"], few.disk["store"]) == (40, found.disk["store"])  # a store has everybody
 
 
 def test_both_stages_of_the_final_model() -> None:

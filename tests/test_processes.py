@@ -116,7 +116,7 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
     for half, batch in enumerate(people.training_batches(chosen, order.view(2, 4), draw)):
         model.load_state_dict(before, strict=False)
         heatmaps, _ = model(batch.images, noise[4 * half : 4 * half + 4])
-        loss = heatmap_loss(heatmaps, batch.heatmaps)
+        loss = heatmap_loss(heatmaps, batch.targets)
         (loss / 2).backward()
         losses.append(loss.item())
         statistics.append({name: buffer.clone() for name, buffer in model.named_buffers()})

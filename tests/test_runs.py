@@ -251,6 +251,32 @@ def test_evaluate_agrees_with_the_record(run: Run) -> None:
         evaluate(store.parent, None, "none")
 
 
+def test_a_damaged_records_scores_and_predictions_are_named(run: Run, tmp_path: Path) -> None:
+    metrics = {"flip": {k: v for k, v in run.record.run["metrics"]["flip"].items() if k != "pooled"}}
+    with pytest.raises(UserError, match=r"lacks pooled in its scores by flip, so it is damaged: delete .* and run"):
+        Record(run.record.folder, run.record.run | {"metrics": metrics}).scores()
+    with h5py.File(tmp_path / "predictions.h5", "w") as file:
+        file["joints"] = np.zeros((2, 16, 2))
+    with pytest.raises(
+        UserError, match=r"predictions.h5 is damaged \(.*'truth'.*\): delete its folder and run again"
+    ):
+        Record(tmp_path, run.record.run).kinds()
+
+
+def test_without_the_papers_numbers_a_run_is_shown_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As outside of a checkout: a training does not end in an error for want of a line to set beside it."""
+    both = tables.ablation_row(run.record)
+    monkeypatch.setattr(tables, "home", lambda: run.record.folder)
+    alone = tables.ablation_row(run.record)
+    assert alone.index.tolist() == ["ours, tiny"]
+    assert alone.equals(both.loc[["ours, tiny"]])
+    assert len(tables.final([run.record], "flip")) == 2
+
+
+def test_a_table_of_no_runs_is_empty() -> None:
+    assert tables.runs([]).empty
+
+
 def test_evaluate_refuses_a_store_of_another_resolution(run: Run, tmp_path: Path) -> None:
     raw = next(files.data_folder().glob("synthetic*c0.5"))
     prepare.prepare("mpii", raw, tmp_path / "coarse.h5", 40, progress=False)
@@ -284,7 +310,7 @@ def test_missing_photographs_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is a file: give the folder that holds the lspet data"):
         run_or_load(resolve(preset="lspet-small", data=str(tmp_path / "file")), progress=False)
-    tiny = prepare.store_path(resolve(preset="tiny"))
+    tiny = prepare.open_store(resolve(preset="tiny"), progress=False).path
     with pytest.raises(UserError, match="holds synthetic, but preset 'lspet-small' is for lspet"):
         run_or_load(resolve(preset="lspet-small", data=str(tiny)), progress=False)
 
@@ -323,6 +349,8 @@ def test_table2_has_means_over_seeds_and_differences(run: Run, tmp_path: Path) -
     ours = table.xs("tiny", level="Source")
     assert ours["Mean"].to_dict() == {"Baseline": 50, "MSFI": 68.75, "MSFI+SSA": 87.5, "MSFI+soft": 25}
     assert ours["seeds"].to_dict() == {"Baseline": 1, "MSFI": 2, "MSFI+SSA": 1, "MSFI+soft": 1}
+    assert ours["Δ seeds"].dropna().to_dict() == {"MSFI": 1, "MSFI+SSA": 1, "MSFI+soft": 1}
+    assert tables.differences(table)["seeds"].dropna().tolist() == [1, 1]
     # Of seed 0 alone, which is the one that the other rows have.
     assert ours["Δ"].dropna().to_dict() == {"MSFI": 12.5, "MSFI+SSA": 25, "MSFI+soft": -37.5}
     halves = {

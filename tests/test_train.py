@@ -95,7 +95,7 @@ def test_loss_falls_below_that_of_knowing_nothing(store: Store, tmp_path: Path) 
     people = Persons(store, store.indices("train"), CPU)
     still = draw_augmentation(TRAINING, settings, torch.Generator().manual_seed(0))
     empty = [
-        b.heatmaps.square().mean()
+        b.targets.square().mean()
         for b in people.training_batches(settings, torch.arange(TRAINING).view(-1, 4), still)
     ]
     assert history[-1]["loss"] < torch.stack(empty).mean().item() * 2 / 3
@@ -662,7 +662,7 @@ def test_a_person_looks_the_same_in_any_batch(store: Store, draw: Augmentation) 
     one = batches(store, tiny(batch_size=8), torch.arange(TRAINING), draw)[0]
     for batch in batches(store, tiny(batch_size=2), backward, draw):
         torch.testing.assert_close(batch.images, one.images[batch.index])
-        torch.testing.assert_close(batch.heatmaps, one.heatmaps[batch.index])
+        torch.testing.assert_close(batch.targets, one.targets[batch.index])
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -721,7 +721,7 @@ def test_targets_lie_on_what_the_images_show(store: Store, draw: Augmentation) -
     settings = tiny(batch_size=TRAINING)
     (batch,) = batches(store, settings, torch.arange(TRAINING), draw)
     assert batch.images.shape == (TRAINING, 3, 64, 64)
-    assert batch.heatmaps.shape == (TRAINING, 16, 16, 16)
+    assert batch.targets.shape == (TRAINING, 16, 16, 16)
     assert -0.5 <= batch.images.min() < 0 < batch.images.max() <= 0.5
     cells = torch.arange(64) + 0.5
     for number in range(TRAINING):
@@ -730,9 +730,9 @@ def test_targets_lie_on_what_the_images_show(store: Store, draw: Augmentation) -
             image = batch.images[number] + 0.5
             shown = (image[channel] - image[[c for c in range(3) if c != channel]].amax(dim=0) - 0.25).clamp(min=0)
             centroid = torch.stack([shown.sum(0) @ cells, shown.sum(1) @ cells]) / shown.sum()
-            peak = subcell_peak(batch.heatmaps[number, joint], settings.sigma) * 4
+            peak = subcell_peak(batch.targets[number, joint], settings.sigma) * 4
             assert (peak - centroid).norm() < 0.5  # input pixels: JPEG blurs colours
-    turned = [subcell_peak(batch.heatmaps[n, RIGHT], settings.sigma)[0] < 8 for n in range(TRAINING)]
+    turned = [subcell_peak(batch.targets[n, RIGHT], settings.sigma)[0] < 8 for n in range(TRAINING)]
     assert torch.stack(turned).float().mean() > 0.5  # right stays on the picture's left, mirrored or not
 
 
@@ -750,7 +750,7 @@ def test_without_augmentation_a_batch_is_what_testing_sees(store: Store) -> None
         expected = draw_targets(
             torch.tensor(placed, dtype=torch.float32), 16, settings.sigma, settings.target, settings.border
         )
-        torch.testing.assert_close(batch.heatmaps, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(batch.targets, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_colours_are_those_that_were_drawn(store: Store, draw: Augmentation) -> None:
@@ -761,7 +761,7 @@ def test_colours_are_those_that_were_drawn(store: Store, draw: Augmentation) -> 
     expected = ((uncoloured.images + 0.5) * draw.colour[order][:, :, None, None]).clamp(0, 1) - 0.5
     torch.testing.assert_close(coloured.images, expected)
     assert (coloured.images - uncoloured.images).abs().max() > 0.01
-    assert torch.equal(coloured.heatmaps, uncoloured.heatmaps)
+    assert torch.equal(coloured.targets, uncoloured.targets)
 
 
 def test_a_resumed_fine_tuning_goes_on_from_its_checkpoint(store: Store, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from scanet.files import UserError
 from scanet.inference import varied
 from scanet.model import SCANet
 from scanet.model.spatial_attention import sharpen
+from scanet.photo import Photo, Predictor
 from scanet.report import figures
 from scanet.report.views import Picture, State, look, photograph
 from scanet.skeleton import MPII
@@ -102,6 +103,21 @@ def test_a_photograph_is_squared_and_its_outside_is_black() -> None:
     left = photograph(png(white), 64, x=0.0, side=0.5)
     assert left.image[:, :120].max() == 0
     assert left.image[:, 136:].min() == 1
+
+
+def test_a_photograph_is_given_to_the_network_as_prediction_does() -> None:
+    """The whole picture's joints are those of `Predictor`, up to its number format; photographs differ from noise."""
+    random = np.random.default_rng(0)
+    smooth = Image.fromarray(random.integers(0, 256, (9, 15, 3), np.uint8)).resize(
+        (300, 180), Image.Resampling.BICUBIC
+    )
+    model = network("MSFI")
+    seen: list[torch.Tensor] = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+    Predictor(model, 64, "tiny", torch.device("cpu"))(Photo(smooth, 300, 180), tta="none")
+    handle.remove()
+    pixels = photograph(png(np.asarray(smooth)), 64).pixels
+    torch.testing.assert_close(pixels, seen[0], atol=1e-6, rtol=0)
 
 
 def test_a_photograph_is_turned_as_the_camera_noted() -> None:

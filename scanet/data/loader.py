@@ -22,13 +22,13 @@ PART = 512  # persons that are read at once into the device's memory
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network is trained on. images: less `transforms.GREY`, in [-0.5, 0.5]. heatmaps: targets.
+    """What the network is trained on. images: less `transforms.GREY`, in [-0.5, 0.5]. targets: heat maps.
 
     index: (b,), places among the split's persons, which are not the store's rows.
     """
 
     images: Float[Tensor, "b 3 s s"]
-    heatmaps: Float[Tensor, "b j h w"]
+    targets: Float[Tensor, "b j h w"]
     index: Tensor
 
 

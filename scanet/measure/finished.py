@@ -1,4 +1,4 @@
-"""A measurement on finished runs: made, or loaded where it is today's; those of the maps and of the gradients."""
+"""A measurement on finished runs: made, or loaded where it is today's; of maps, gates, sizes and gradients."""
 
 import copy
 import sys
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from scanet import results
@@ -16,6 +17,7 @@ from scanet.data.store import Store
 from scanet.device import describe, pick_device
 from scanet.files import UserError, home, results_folder
 from scanet.measure import gates, gradients, scales, temperature
+from scanet.model import SCANet
 from scanet.results import Measurement
 from scanet.runs import Run
 from scanet.train import training_rows
@@ -148,12 +150,17 @@ def measure_temperature(settings: Settings, runs: Sequence[Run], dials: temperat
     return measure_or_load(settings, "temperature", dials, measure, sources=runs, store=runs[0].store, version=MAPS)
 
 
-def _measure_maps(run: Run, dials: temperature.Dials, **choice: Any) -> pd.DataFrame:
+def _at_hand(run: Run, persons: int) -> tuple[SCANet, Store, np.ndarray]:
+    """A copy of a run's network, its store, and so many of its validation persons."""
     assert run.model is not None
     assert run.store is not None
-    rows = temperature.choose(run.record.predictions()["row"], dials.persons)
-    size, seed, device = run.settings.input_size, run.settings.seed, pick_device()
-    table = temperature.measure(copy.deepcopy(run.model), run.store, rows, size, device, seed=seed, **choice)
+    return copy.deepcopy(run.model), run.store, temperature.choose(run.record.predictions()["row"], persons)
+
+
+def _measure_maps(run: Run, dials: temperature.Dials, **choice: Any) -> pd.DataFrame:
+    model, store, rows = _at_hand(run, dials.persons)
+    size, seed = run.settings.input_size, run.settings.seed
+    table = temperature.measure(model, store, rows, size, pick_device(), seed=seed, **choice)
     return table.assign(persons=len(rows))
 
 
@@ -161,12 +168,10 @@ def measure_gates(run: Run, dials: gates.Dials) -> Measured:
     """`gates.measure` of a row with SACWA, on its validation persons."""
 
     def measure() -> pd.DataFrame:
-        assert run.model is not None
-        assert run.store is not None
-        rows = temperature.choose(run.record.predictions()["row"], dials.persons)
-        learnt = temperature.choose(training_rows(run.store, run.settings), dials.persons)
-        model, size = copy.deepcopy(run.model), run.settings.input_size
-        return gates.measure(model, run.store, rows, learnt, size, pick_device()).assign(persons=len(rows))
+        model, store, rows = _at_hand(run, dials.persons)
+        learnt = temperature.choose(training_rows(store, run.settings), dials.persons)
+        table = gates.measure(model, store, rows, learnt, run.settings.input_size, pick_device())
+        return table.assign(persons=len(rows))
 
     return measure_or_load(run.settings, "gates", dials, measure, sources=[run], store=run.store)
 
@@ -175,23 +180,21 @@ def measure_scales(run: Run, dials: scales.Dials) -> Measured:
     """`scales.measure` of a row, and `module`, on its validation persons."""
 
     def measure() -> pd.DataFrame:
-        assert run.model is not None
-        assert run.store is not None
-        rows = temperature.choose(run.record.predictions()["row"], dials.persons)
-        table = scales.measure(copy.deepcopy(run.model), run.store, rows, run.settings.input_size, pick_device())
+        model, store, rows = _at_hand(run, dials.persons)
+        table = scales.measure(model, store, rows, run.settings.input_size, pick_device())
         return table.assign(module=run.settings.module, persons=len(rows))
 
     return measure_or_load(run.settings, "scales", dials, measure, sources=[run], store=run.store, version=2)
 
 
-def measure_gradients(runs: Sequence[Run], dials: gradients.Dials, *, progress: bool = True) -> Measured:
+def measure_gradients(runs: Sequence[Run], dials: gradients.Dials) -> Measured:
     """`gradients.measure` with the recipe and the data of these runs, which are of `gradients.MODULES`, in order."""
     settings, store = runs[0].settings, runs[0].store
 
     def measure() -> pd.DataFrame:
         assert store is not None
         finished = {run.settings.module: copy.deepcopy(run.model) for run in runs if run.model is not None}
-        return gradients.measure(settings, dials, store, pick_device(), finished, progress=progress)
+        return gradients.measure(settings, dials, store, pick_device(), finished)
 
     version = f"2, recipe {settings.row.recipe}"  # which the short training follows
     return measure_or_load(settings, "gradients", dials, measure, sources=runs, store=store, version=version)

@@ -61,7 +61,7 @@ def heatmap_norms(model: SCANet, batches: Sequence[Batch], noises: Sequence[Tens
     norms = []
     for batch, noise in zip(batches, noises, strict=True):
         heatmaps, _ = model(batch.images.contiguous(memory_format=torch.channels_last), noise)
-        gradients = torch.autograd.grad(heatmap_loss(heatmaps, batch.heatmaps), weights)
+        gradients = torch.autograd.grad(heatmap_loss(heatmaps, batch.targets), weights)
         norms.append(torch.stack([g.norm() for g in gradients]))
     return torch.stack(norms).mean(dim=0).tolist()
 

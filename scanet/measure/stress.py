@@ -4,6 +4,7 @@ Every value of an axis has a test set of drawn people made for it; the other dia
 it. The people and their poses are the same at every value.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -50,7 +51,7 @@ def measure(run: Run, dials: Stress, *, progress: bool = True) -> pd.DataFrame:
     """A row for each value of each axis: axis, value, module, pckh (plain mean, one forward pass), persons."""
     assert run.model is not None
     device = pick_device()
-    model = run.model.to(device)
+    model = copy.deepcopy(run.model).to(device)  # the run's own stays where it is
     found: dict[tuple[float, float], float] = {}
     rows = []
     for point in points(run.settings, dials).itertuples():

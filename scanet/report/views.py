@@ -22,13 +22,14 @@ from torch import Tensor
 from scanet.config import STRIDE
 from scanet.data.heatmaps import decode
 from scanet.data.loader import Persons
+from scanet.data.person import BOX
 from scanet.data.store import Store
 from scanet.data.transforms import GREY, to_input
 from scanet.files import UserError
 from scanet.inference import varied
 from scanet.model import SCANet, gumbel_difference
 from scanet.model.spatial_attention import SpatialAttention
-from scanet.photo import read
+from scanet.photo import cut_out, read
 from scanet.report.pictures import PICTURE, Look, View
 from scanet.skeleton import SKELETONS
 
@@ -84,15 +85,13 @@ def photograph(
         UserError: it is no picture.
     """
     picture = read(source).picture
-    half = side * max(picture.size) / 2
-    middle = x * picture.width, y * picture.height
-    square = picture.crop([round(c + sign * half) for sign in (-1, 1) for c in middle])  # type: ignore[arg-type]
-
-    def scaled(pixels: int) -> np.ndarray:
-        return np.asarray(square.resize((pixels, pixels), Image.Resampling.LANCZOS), np.float32) / 255
-
-    pixels = torch.from_numpy(scaled(size)).permute(2, 0, 1)[None] - GREY
-    return Picture(scaled(PICTURE), pixels, None)
+    length = side * max(picture.size)
+    middle = np.array([x * picture.width, y * picture.height])
+    square = picture.crop([round(c + sign * length / 2) for sign in (-1, 1) for c in middle.tolist()])  # type: ignore[arg-type]
+    image = np.asarray(square.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS), np.float32) / 255
+    index = torch.zeros(1, dtype=torch.int64)
+    squares = cut_out(picture, middle[None] - 0.5, np.array([length / BOX]), size, torch.device("cpu"))
+    return Picture(image, squares.images(next(squares.squares([index])), index, size)[0], None)
 
 
 @lru_cache(maxsize=4)
