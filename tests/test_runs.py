@@ -258,7 +258,7 @@ def test_a_damaged_records_scores_and_predictions_are_named(run: Run, tmp_path: 
     with h5py.File(tmp_path / "predictions.h5", "w") as file:
         file["joints"] = np.zeros((2, 16, 2))
     with pytest.raises(
-        UserError, match=r"predictions.h5 is damaged \(.*'truth'.*\): delete its folder and run again"
+        UserError, match=r"is damaged \(.*'truth'.*\): delete its folder and run again"
     ):
         Record(tmp_path, run.record.run).kinds()
 

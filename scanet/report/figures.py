@@ -564,7 +564,7 @@ def error_differences(table: pd.DataFrame, source: str) -> Figure:
         ax.get_legend().remove()
         ax.set_xlabel("")
         ax.set_title(kind, fontsize=10)
-    ax.set_xlim(-NEAR_FAR, NEAR_FAR)
+    ax.set_xlim(-1.25 * NEAR_FAR, 1.25 * NEAR_FAR)  # where `differences` cuts its bars
     figure.supxlabel("difference of the annotated joints (points)", fontsize=10)
     return figure
 
@@ -614,12 +614,13 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
             ax.plot(rows["value"][few], y[few], "o", color=colour, label=label, markersize=5, markerfacecolor="white")
         ends = zip(rows["value"][some], rows["half"][some], y[some], strict=True)
         bars += [(value, half, up, colour) for value, half, up in ends]
+    edge = 1.25 * far
     low, high = ax.get_xlim()
-    low, high = ax.set_xlim(max(low, -1.25 * far), min(high, 1.25 * far))
+    ax.set_xlim(max(low, -edge), min(high, edge))
     for value, half, up, colour in bars:
-        for edge, marker, cut in ((low, "<", value - half < low), (high, ">", value + half > high)):
-            if cut:
-                ax.plot(edge, up, marker, color=colour, markersize=7, clip_on=False)
+        for marker, side in (("<", -1), (">", 1)):
+            if half + side * value > edge:
+                ax.plot(0.97 * side * edge, up, marker, color=colour, markersize=6)
     ax.set(xlabel="difference of mean PCKh@0.5 (points)", yticks=-np.arange(len(names)), yticklabels=names)
     ax.set_ylim(-len(names) + 0.4, 0.6)
     ax.grid(visible=False, axis="y")
