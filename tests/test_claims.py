@@ -773,6 +773,13 @@ def test_a_list_says_what_came_of_the_papers_differences() -> None:
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""
 
 
+def test_small_measurements_are_written_out() -> None:
+    values = [6.67e-5, -0.000123, 0.934, 28.84, 19.0, 0.0]
+    assert [tables.number("measurement", value) for value in values] == [
+        "0.0000667", "−0.000123", "0.934", "28.8", "19", "0",
+    ]  # fmt: skip
+
+
 def test_some_questions_are_answered_beside_each_other() -> None:
     lines = pd.DataFrame(
         [["a", "reproduced", "quick", 1.0, 0.5, 1.5, 3], ["a", "inconclusive", "lspet", 2.0, 1.0, 3.0, 1],

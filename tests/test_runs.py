@@ -257,9 +257,7 @@ def test_a_damaged_records_scores_and_predictions_are_named(run: Run, tmp_path: 
         Record(run.record.folder, run.record.run | {"metrics": metrics}).scores()
     with h5py.File(tmp_path / "predictions.h5", "w") as file:
         file["joints"] = np.zeros((2, 16, 2))
-    with pytest.raises(
-        UserError, match=r"is damaged \(.*'truth'.*\): delete its folder and run again"
-    ):
+    with pytest.raises(UserError, match=r"is damaged \(.*'truth'.*\): delete its folder and run again"):
         Record(tmp_path, run.record.run).kinds()
 
 

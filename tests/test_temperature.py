@@ -194,6 +194,8 @@ def test_map_grid_shows_every_map_and_its_scale(run: Run) -> None:
     without = [dataclasses.replace(example, attention=[]) for example in shown["10"]]
     for nothing in ({"SSA": []}, {"SSA": without}):
         assert "not on this machine" in figures.map_grid(nothing, shared=False).texts[0].get_text()
+        rest = figures.map_grid({**nothing, "other": examples(run, 3)}, shared=False)  # what is there is shown
+        assert len(rest.axes) == 3 * (1 + run.settings.stacks)
     plt.close("all")
 
 

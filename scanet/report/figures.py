@@ -163,15 +163,16 @@ def map_grid(
     """A column for each example: its picture, and below it the attention maps of each label, a row a stack.
 
     Args:
-        examples: for each label the same persons in the same order.
+        examples: for each label the same persons in the same order; a label whose weights are not there is left out.
         shared: one colour scale from 0 to 1 for all maps, with its bar; else each map is drawn from its lowest
             value to its highest, which stand above it.
         last: only the last stack.
         titles: of the columns; None: their ranks.
     """
-    people = next(iter(examples.values()))
-    if not people or not people[0].attention:
+    examples = {label: of for label, of in examples.items() if of and of[0].attention}
+    if not examples:
         return _missing("the photographs or the weights")
+    people = next(iter(examples.values()))
     stacks = [len(people[0].attention) - 1] if last else range(len(people[0].attention))
     rows = [
         (label if last else f"{label}, stack {stack + 1}", [example.attention[stack] for example in of])

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from pandas.io.formats.style import Styler
@@ -470,7 +471,7 @@ def by_stacks(cost: Callable[[Network], int], joints: int = 16, stacks: Sequence
 def number(kind: str, value: float, digits: int = 2) -> str:
     """A value of a claim of one kind as text: differences with their sign, parameters in millions."""
     if kind == "measurement":
-        text = f"{value:.3g}"
+        text = np.format_float_positional(value, 3, fractional=False, trim="-")  # of 0.0000667 too
     elif kind == "parameters":
         text = f"{value:.{digits}f}"
     else:
