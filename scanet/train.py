@@ -34,7 +34,7 @@ from scanet.device import autocast, keep_freed_memory, memory_is_full
 from scanet.files import UserError, whole_file
 from scanet.inference import predict
 from scanet.losses import heatmap_loss
-from scanet.model import SCANet, UnroundedConv2d, gumbel_difference
+from scanet.model import SCANet, UnroundedConv2d
 from scanet.pckh import CONVENTION, PCK
 
 #: §3.1: "drop the learning rate by 10 at the 150th, 170th, and 200th epoch"; the length is PN's script's.
@@ -312,8 +312,6 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     order = torch.randperm(len(people), generator=random)[: steps * settings.batch_size].view(steps, -1)
     augmentation = draw_augmentation(len(people), settings, random)
     noise_source = torch.Generator(device).manual_seed(epoch_seed(settings.seed, epoch, "noise"))
-    cells = settings.heatmap_size
-    noise_shape = (settings.batch_size, settings.stacks, cells, cells)
     noisy = settings.row.attention == "sharper" and settings.attention_noise
     top_k = settings.top_k if settings.row.hard_mining else None
     run.model.train()
@@ -323,7 +321,9 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     with run.weights.in_steps():
         for batch in people.training_batches(settings, order[:, mine], augmentation):
             set_rate(run.optimizer, rate(settings, epoch, batches / steps))
-            noise = gumbel_difference(noise_shape, noise_source)[mine] if noisy else None
+            noise = None
+            if noisy:  # for the whole batch, so that it does not depend on the number of processes
+                noise = run.model.draw_noise(settings.batch_size, settings.input_size, noise_source)[mine]
             run.weights.round()
             with autocast(device):
                 # [0]: a name for the intermediates would keep them through the next step

@@ -19,6 +19,7 @@ from scanet.data.loader import Persons
 from scanet.data.store import Store
 from scanet.files import UserError
 from scanet.losses import heatmap_loss
+from scanet.model import gumbel_difference
 
 CPU = torch.device("cpu")
 
@@ -107,7 +108,7 @@ def test_two_processes_are_one_that_takes_the_halves_in_turn(folder: Path) -> No
     order = torch.randperm(8, generator=random)
     draw = scanet.train.draw_augmentation(8, chosen, random)
     source = torch.Generator().manual_seed(scanet.train.epoch_seed(chosen.seed, 1, "noise"))
-    noise = scanet.train.gumbel_difference((8, chosen.stacks, 16, 16), source)
+    noise = gumbel_difference((8, chosen.stacks, 16, 16), source)
     model = scanet.train.build(chosen, 16, CPU)
     weights = scanet.train.Weights(model)
     model.train()

@@ -452,7 +452,7 @@ def test_train_on_takes_the_validation_persons_too(store: Store) -> None:
 
 def test_only_sharper_attention_is_noisy(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {m: first_losses(m, store, tmp_path, f"{m} noisy") for m in ("SSA", "soft")}
-    monkeypatch.setattr(scanet.train, "gumbel_difference", lambda shape, _: torch.zeros(*shape))
+    monkeypatch.setattr("scanet.model.network.gumbel_difference", lambda shape, _: torch.zeros(*shape))
     assert first_losses("soft", store, tmp_path, "soft still") == before["soft"]
     assert first_losses("SSA", store, tmp_path, "SSA still") != before["SSA"]
 
@@ -460,7 +460,7 @@ def test_only_sharper_attention_is_noisy(store: Store, tmp_path: Path, monkeypat
 def test_every_epoch_shows_the_persons_anew(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In another order, with other augmentation and other noise."""
     seen: list[list[Tensor]] = []
-    training_batches, noise = Persons.training_batches, scanet.train.gumbel_difference
+    training_batches, noise = Persons.training_batches, gumbel_difference
 
     def watched(self: Persons, settings: Settings, order: Tensor, draw: Augmentation) -> Any:
         seen.append([order.flatten(), draw.scale, draw.colour])
@@ -471,7 +471,7 @@ def test_every_epoch_shows_the_persons_anew(store: Store, tmp_path: Path, monkey
         return seen[-1][-1]
 
     monkeypatch.setattr(Persons, "training_batches", watched)
-    monkeypatch.setattr(scanet.train, "gumbel_difference", watched_noise)
+    monkeypatch.setattr("scanet.model.network.gumbel_difference", watched_noise)
     run(tiny("SSA", epochs=2), store, tmp_path)
     first, second = seen
     assert len(first) == len(second) == 5  # two batches, each with noise of its own
@@ -646,7 +646,7 @@ def test_batches_from_memory_and_from_disk_are_the_same(
     assert Persons(store, store.indices("train"), CPU)._squares is None
     from_disk = batches(store, tiny(batch_size=2), order, draw)
     for one, other in zip(from_memory, from_disk, strict=True):
-        for name in ("images", "heatmaps", "index"):
+        for name in ("images", "targets", "index"):
             assert torch.equal(getattr(one, name), getattr(other, name))
 
 

@@ -26,7 +26,7 @@ from scanet.data.store import Store
 from scanet.data.transforms import Augmentation, draw_augmentation
 from scanet.device import describe, fast_bf16, keep_freed_memory, within_memory
 from scanet.inference import predict, predict_heatmaps
-from scanet.model import SCANet, gumbel_difference
+from scanet.model import SCANet
 from scanet.pckh import PCK
 from scanet.train import Progress, Training, begin, build, optimizer_of, train_epoch
 
@@ -165,10 +165,9 @@ class _Bench:
         if plain_too:
             other = build(settings, self.joints, self.device).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             optimizer = optimizer_of(other.parameters(), settings.learning_rate)
-            cells = settings.heatmap_size
-            shape = (settings.batch_size, settings.stacks, cells, cells)
-            noisy = settings.row.attention == "sharper"
-            noise = [gumbel_difference(shape, torch.Generator(self.device))] if noisy else None
+            noise = None
+            if settings.row.attention == "sharper":
+                noise = [other.draw_noise(settings.batch_size, settings.input_size, torch.Generator(self.device))]
             lane.plain = Plain(other, optimizer, noise)
         return lane
 

@@ -15,7 +15,7 @@ from scanet.data.store import Store
 from scanet.device import autocast
 from scanet.inference import varied
 from scanet.measure import maps
-from scanet.model import SCANet, gumbel_difference
+from scanet.model import SCANet
 from scanet.pckh import CONVENTION, PCK
 
 #: Half decades around the paper's choice of 1 (§3.3.3), far into both limits of §2.3.
@@ -81,7 +81,7 @@ def measure(
         images, matrix = persons.images(squares, here, size)
         place = persons.center[here], persons.zoom[here], matrix, size
         truth = transforms.to_input(persons.joints[here], *place)
-        draw = gumbel_difference((len(index), len(model.stacks), size // STRIDE, size // STRIDE), noise_source)
+        draw = model.draw_noise(len(index), size, noise_source)
         for tau, noisy in cases:
             with autocast(device):
                 heatmaps, outs = networks[tau](images, draw if noisy else None)

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanet.config import Network
+from scanet.config import STRIDE, Network
 from scanet.model.channel_attention import ChannelAttention, SemanticsEncoder
 from scanet.model.hourglass import Hourglass, Residual, Stem
 from scanet.model.message_passing import MultiScaleIntegration
-from scanet.model.spatial_attention import SpatialAttention
+from scanet.model.spatial_attention import SpatialAttention, gumbel_difference
 
 Features = Float[Tensor, "b c h w"]
 Intermediates = dict[str, Tensor]
@@ -83,8 +83,8 @@ class Stack(nn.Module):
 class SCANet(nn.Module):
     """`heatmaps, out = model(images)`.
 
-    images: (b, 3, s, s), RGB in [0, 1] less one half. noise: (b, stacks, s/4, s/4) from `gumbel_difference`, in
-    training; None for the noise-free attention that testing uses (paper silent).
+    images: (b, 3, s, s), RGB in [0, 1] less one half. noise: (b, stacks, s/4, s/4) of `draw_noise`, in training; None
+    for the noise-free attention that testing uses (paper silent).
     heatmaps: (b, stacks, joints, s/4, s/4), the target being 1 at a joint. out: for each stack the intermediates that
     the row has, by name: F11 .. F14 (b, c, s/4, s/4) .. (b, c, s/32, s/32) with c channels, integrated (b, c/2, s/4,
     s/4), gate (b, c), and logits, probability, attention (b, 1, s/4, s/4).
@@ -101,6 +101,13 @@ class SCANet(nn.Module):
         remaps = range(config.stacks - 1)
         self.remap_features = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in remaps)
         self.remap_heatmaps = nn.ModuleList(nn.Conv2d(config.joints, channels, 1) for _ in remaps)
+
+    def draw_noise(
+        self, batch_size: int, input_size: int, generator: torch.Generator
+    ) -> Float[Tensor, "b stacks h w"]:
+        """Eq. (8)'s noise for every cell of every stack's map, on the generator's device."""
+        cells = input_size // STRIDE
+        return gumbel_difference((batch_size, len(self.stacks), cells, cells), generator)
 
     def forward(
         self, images: Float[Tensor, "b 3 s s"], noise: Float[Tensor, "b stacks h w"] | None = None

@@ -3,11 +3,9 @@
 import numpy as np
 import torch
 
-from scanet.config import STRIDE
 from scanet.data.loader import Persons
 from scanet.data.transforms import GREY, to_input
 from scanet.inference import varied
-from scanet.model import gumbel_difference
 from scanet.report.pictures import PICTURE, Example
 from scanet.runs import Run
 
@@ -68,8 +66,8 @@ def examples(
     pictures = (images + GREY).permute(0, 2, 3, 1).numpy()
     maps: list[np.ndarray] = []
     if run.model is not None and run.settings.row.attention != "none":
-        shape = (count, len(run.model.stacks), size // STRIDE, size // STRIDE)
-        noise = gumbel_difference(shape, torch.Generator().manual_seed(run.settings.seed)) if noisy else None
+        source = torch.Generator().manual_seed(run.settings.seed)
+        noise = run.model.draw_noise(count, size, source) if noisy else None
         model = run.model if tau is None else varied(run.model, tau=tau)
         outs = model(persons.images(squares, index, size)[0], noise)[1]
         maps = [out["attention"][:, 0].float().numpy() for out in outs]

@@ -19,7 +19,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from scanet.config import STRIDE
 from scanet.data.heatmaps import decode
 from scanet.data.loader import Persons
 from scanet.data.person import BOX
@@ -27,7 +26,7 @@ from scanet.data.store import Store
 from scanet.data.transforms import GREY, to_input
 from scanet.files import UserError
 from scanet.inference import varied
-from scanet.model import SCANet, gumbel_difference
+from scanet.model import SCANet
 from scanet.model.spatial_attention import SpatialAttention
 from scanet.photo import cut_out, read
 from scanet.report.pictures import PICTURE, Look, View
@@ -133,7 +132,6 @@ def look(model: SCANet, picture: Picture, state: State) -> View:
 
     noisy = None
     if model.config.row.attention == "sharper":
-        cells = picture.pixels.shape[-1] // STRIDE
         source = torch.Generator().manual_seed(state.noise)
-        noisy = passed(gumbel_difference((1, model.config.stacks, cells, cells), source))
+        noisy = passed(model.draw_noise(1, picture.pixels.shape[-1], source))
     return View(picture.image, picture.truth, passed(None), noisy)
