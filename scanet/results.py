@@ -176,12 +176,19 @@ class Record:
         return f"delete {self.folder} and make it again as it was made"
 
     def scores(self, tta: str = "flip") -> Scores:
+        self._check(tta)
         try:
             return Scores.from_dict(self.run["metrics"][tta])
         except KeyError as error:
             raise UserError(
                 f"{self.name} lacks {error.args[0]} in its scores by {tta}, so it is damaged: {self.again}"
             ) from error
+
+    def _check(self, tta: str) -> None:
+        if tta not in self.run["metrics"]:
+            raise UserError(
+                f"{self.name} has no scores with tta {tta!r}: choose one of {', '.join(self.run['metrics'])}"
+            )
 
     def history(self) -> pd.DataFrame:
         return pd.read_csv(self.folder / "history.csv")
@@ -199,10 +206,7 @@ class Record:
 
         Both (n, 14), the joints in the skeleton's order. "right" is PCKh's: within half a head size (<=).
         """
-        if tta not in self.run["metrics"]:
-            raise UserError(
-                f"{self.name} has no scores with tta {tta!r}: choose one of {', '.join(self.run['metrics'])}"
-            )
+        self._check(tta)
         path = self.folder / "predictions.h5"
         return _kinds(path, path.stat().st_mtime_ns, "joints" if tta == "flip" else f"joints_{tta}")
 

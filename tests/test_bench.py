@@ -248,7 +248,6 @@ def test_a_benchmark_leaves_the_weights(store: Store) -> None:
 
 TOGETHER = """
 import json
-import sys
 
 import torch
 
@@ -303,7 +302,7 @@ def test_machine_is_measured_and_named() -> None:
 def test_a_peak_that_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """In some containers the peak cannot be reset."""
     done: list[str] = []
-    assert machine.peak_of(lambda: done.append("once"), CPU) is not None
+    machine.peak_of(lambda: done.append("once"), CPU)
 
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError

@@ -255,6 +255,8 @@ def test_a_damaged_records_scores_and_predictions_are_named(run: Run, tmp_path: 
     metrics = {"flip": {k: v for k, v in run.record.run["metrics"]["flip"].items() if k != "pooled"}}
     with pytest.raises(UserError, match=r"lacks pooled in its scores by flip, so it is damaged: delete .* and run"):
         Record(run.record.folder, run.record.run | {"metrics": metrics}).scores()
+    with pytest.raises(UserError, match=r"has no scores with tta 'six-scale': choose one of none, flip$"):
+        run.record.scores("six-scale")
     with h5py.File(tmp_path / "predictions.h5", "w") as file:
         file["joints"] = np.zeros((2, 16, 2))
     with pytest.raises(UserError, match=r"is damaged \(.*'truth'.*\): delete its folder and run again"):

@@ -106,7 +106,7 @@ def test_a_photograph_is_squared_and_its_outside_is_black() -> None:
 
 
 def test_a_photograph_is_given_to_the_network_as_prediction_does() -> None:
-    """The whole picture's joints are those of `Predictor`, up to its number format; photographs differ from noise."""
+    """The network sees the same pixels of the whole picture as from `Predictor`."""
     random = np.random.default_rng(0)
     smooth = Image.fromarray(random.integers(0, 256, (9, 15, 3), np.uint8)).resize(
         (300, 180), Image.Resampling.BICUBIC

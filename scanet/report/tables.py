@@ -30,7 +30,7 @@ LEDGER = ("Statement", "Place", "Paper", "Preset", "Ours", "Verdict", "Runs")
 def paper() -> dict[str, Any]:
     """experiments/paper.yaml: every number of the paper that a table or a page shows. Not to be changed.
 
-    Empty outside of a checkout, where runs are shown without the paper's.
+    Empty outside of a checkout: a run's own tables then stand without the paper's line.
     """
     path = home() / "experiments" / "paper.yaml"
     return _parsed(path, path.stat().st_mtime_ns) if path.exists() else {}
