@@ -25,7 +25,7 @@ def parameters(config: Network) -> int:
 
 @cache
 def flops(config: Network, input_size: int = 256) -> int:
-    """Floating-point operations of the convolutions and matrix products for one image, forward, a multiply-add being two.
+    """Floating-point operations of convolutions and matrix products, forward, one image; a multiply-add is two.
 
     Training takes three times as many: the gradients by features and by weights cost as much as the forward pass.
     """

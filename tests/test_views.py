@@ -107,10 +107,8 @@ def test_a_photograph_is_squared_and_its_outside_is_black() -> None:
 
 def test_a_photograph_is_given_to_the_network_as_prediction_does() -> None:
     """The network sees the same pixels of the whole picture as from `Predictor`."""
-    random = np.random.default_rng(0)
-    smooth = Image.fromarray(random.integers(0, 256, (9, 15, 3), np.uint8)).resize(
-        (300, 180), Image.Resampling.BICUBIC
-    )
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 15, 3), np.uint8))
+    smooth = coarse.resize((300, 180), Image.Resampling.BICUBIC)
     model = network("MSFI")
     seen: list[torch.Tensor] = []
     handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
