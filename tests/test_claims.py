@@ -474,7 +474,7 @@ def test_the_front_page_stops_at_a_deleted_record(book: Path, make: Callable[...
     """Its cells, run as the book's build runs them."""
     text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
     cells = re.findall(r"^```\{code-cell\}.*?\n(?:---\n.*?^---\n|:tags:[^\n]*\n)(.*?)^```", text, re.M | re.S)
-    assert len(cells) == 8
+    assert len(cells) == 9
     page = "\n".join(cells)
     for module in ("MSFI", "SSA"):
         for seed in (0, 1):
@@ -768,6 +768,13 @@ def test_a_list_says_what_came_of_the_papers_differences() -> None:
         "- `y`: 2 of 3 are positive. No interval is of three seeds or more. The whole network is 1.0 points below "
         "the baseline (one seed)."
     )
+    assert tables.steps(differences) == (
+        "**In short**: the steps of Table 2 are 0.10 to 0.80 points; our intervals of three seeds or more are ± 1.0 "
+        "to ± 4.0 points, and 2 of 3 exclude 0."
+    )
+    assert tables.steps(differences.drop("x", level="Source")).endswith("the three seeds that an interval takes.")
+    undecided = tables.steps(differences.assign(half=9.0))
+    assert undecided.endswith("± 9.0 to ± 9.0 points, and none of 3 excludes 0.")
     one = tables.outcome(differences.drop([("ALL − A", "x"), ("A − Baseline", "x")]))
     assert "three seeds or more: 1, ALL − Baseline; 0 above 0, 1 below, 0 around it; ± 2.0 points. The whole" in one
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""

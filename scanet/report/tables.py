@@ -536,6 +536,23 @@ def scope(presets: Iterable[str]) -> str:
     return f"**No run behind this book is on MPII.** Its runs are {where}: no number of the paper's tables is tested."
 
 
+def steps(differences: pd.DataFrame) -> str:
+    """How large the paper's steps are, and what intervals of three seeds or more can tell of them; for Markdown.
+
+    differences: `scanet.report.claims.table2_differences`.
+    """
+    printed = differences.xs(PRINTED, level="Source")["value"].abs()
+    several = differences[differences["seeds"] > 2]
+    half, excluded = several["half"], (several["value"].abs() > several["half"]).sum()
+    if several.empty:
+        found = "no row here has the three seeds that an interval takes"
+    else:
+        found = f"our intervals of three seeds or more are ± {half.min():.1f} to ± {half.max():.1f} points"
+        which = f"{excluded} of {len(several)} exclude" if excluded else f"none of {len(several)} excludes"
+        found += f", and {which} 0"
+    return f"**In short**: the steps of Table 2 are {printed.min():.2f} to {printed.max():.2f} points; {found}."
+
+
 def outcome(differences: pd.DataFrame) -> str:
     """What came of the paper's differences, as a Markdown list: an item for the paper and one for each preset.
 
