@@ -407,7 +407,7 @@ def test_curves_of_several_lengths_end_in_rings() -> None:
     (panel,) = figures.by_length(pd.concat([histories.assign(seed=0), histories.assign(seed=1)])).axes
     rings = [line.get_xydata()[0].tolist() for line in panel.lines if line.get_marker() == "o"]
     assert rings == [[1, 11], [3, 33]]
-    assert [text.get_text() for text in panel.texts] == ["1: 11.0", "3: 33.0"]
+    assert [text.get_text() for text in panel.texts] == ["11.0", "33.0"]
     plt.close("all")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from scanet.colours import BLUE, GREEN, GREY, ORANGE, PRESET_COLOURS, PURPLE, limb_colour
 from scanet.config import ROWS
@@ -240,25 +240,27 @@ def by_length(histories: pd.DataFrame) -> Figure:
     the highest.
     """
     methods = list(histories["Method"].unique())
-    figure = plt.figure(figsize=(WIDTH, 2.6 * len(methods) + 0.3), layout="constrained")
-    panels = figure.subplots(len(methods), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    lengths = sorted(histories["length"].unique())
+    columns, lengths = min(2, len(methods)), sorted(histories["length"].unique())
+    rows = -(-len(methods) // columns)
+    figure = plt.figure(figsize=(WIDTH, 2.1 * rows + 0.5), layout="constrained")
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     colours = dict(zip(lengths, sns.color_palette("viridis_r", len(lengths) + 1)[1:], strict=True))
-    for ax, method in zip(panels, methods, strict=True):
-        rows = histories[histories["Method"] == method]
+    for i, (ax, method) in enumerate(zip(panels, methods, strict=False)):
+        runs = histories[histories["Method"] == method]
         sns.lineplot(
-            rows, x="epoch", y="pckh", hue="length", palette=colours, errorbar=("pi", 100), legend=False, ax=ax
+            runs, x="epoch", y="pckh", hue="length", palette=colours, errorbar=("pi", 100), legend=False, ax=ax
         )
-        for length, ends in rows[rows["epoch"] == rows["length"]].groupby("length"):
+        for length, ends in runs[runs["epoch"] == runs["length"]].groupby("length"):
             at = ends["pckh"].mean()
             ax.plot(length, at, "o", color=colours[length], markerfacecolor="white")
-            ax.annotate(
-                f"{length}: {at:.1f}", (length, at), (0, 7), textcoords="offset points", fontsize=9,
-                ha="right" if length == lengths[-1] else "center",
-            )  # fmt: skip
-        ax.set(xlabel="epoch", ylabel="", ylim=(0, None))
+            ax.annotate(f"{at:.1f}", (length, at), (-4, 5), textcoords="offset points", fontsize=9, ha="right")
+        ax.set(xlabel="", ylabel="", ylim=(0, None), xscale="log")
+        ax.xaxis.set(major_locator=FixedLocator([1, *lengths]), major_formatter="{x:g}", minor_locator=NullLocator())
+        ax.xaxis.set_tick_params(labelbottom=i + columns >= len(methods))
         ax.set_title(method, fontsize=10, loc="left")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in panels[len(methods) :]:
+        ax.remove()
+    figure.supxlabel("epoch", fontsize=10)
     figure.supylabel("validation PCKh@0.5, one pass (%)", fontsize=10)
     return figure
 
