@@ -20,8 +20,8 @@ seeds = range(number)
 
 # Table 2's seven rows and Fig. 4's other curve; SCA (§3.3.4) and the controls where there is time. The synthetic
 # preset, whose runs are short, also has SSA trained at temperatures that the paper avoided (§3.3.3), and what the
-# paper leaves open; on photographs rows are trained three times as long too with one seed, and the Baseline nine
-# times. Whatever a report leaves out can be asked for by its page's name.
+# paper leaves open; on photographs rows are trained three times as long too with one seed, and the small
+# preset's Baseline nine times. Whatever a report leaves out can be asked for by its page's name.
 TABLE2 = [name for name, row in ROWS.items() if row.place in ("Table 2", "ours")]  # and rows of one's own
 LATER = ["SCA", *(name for name, row in ROWS.items() if row.place == "a control")]
 REPORT = [*TABLE2, "soft", *(LATER if preset != "quick" else [])]
