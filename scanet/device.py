@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import resource
 import sys
 import traceback
@@ -35,12 +36,21 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(name or found[0])
 
 
+def processor(device: torch.device) -> str:
+    """The processor's name, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
 def describe(device: torch.device, *, compiled: bool = False) -> str:
-    """For the first line of output and for run records: the device, its threads, its number format.
+    """For the first line of output and for run records: the device, its processor and threads, its number format.
 
     compiled: whether torch.compile makes its training steps.
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = processor(device) if device.type == "cuda" else f"{device.type} ({processor(device)})"
     count = torch.get_num_threads()
     threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
     return f"{name}{threads}, {'bf16' if fast_bf16(device) else 'fp32'}" + ", compiled" * compiled

@@ -737,8 +737,8 @@ def test_what_is_decided_is_listed_with_its_intervals_and_its_place() -> None:
 
 
 def test_bars_are_of_three_seeds_and_end_in_an_arrow_where_the_picture_does() -> None:
-    index = pd.MultiIndex.from_product([["A", "B", "C"], ["quick"]])
-    table = pd.DataFrame({"value": [1.0, 2, 3], "half": [2.0, 400, 9], "seeds": [3, 4, 2]}, index=index)
+    index = pd.MultiIndex.from_product([["A", "B", "C", "D"], ["quick"]])
+    table = pd.DataFrame({"value": [1.0, 2, 3, -7], "half": [2.0, 400, 9, 4], "seeds": [3, 4, 2, 3]}, index=index)
     ax = figures.differences(table)
     low, high = ax.get_xlim()
     assert high <= 1.25 * figures.FAR
@@ -746,6 +746,9 @@ def test_bars_are_of_three_seeds_and_end_in_an_arrow_where_the_picture_does() ->
     assert bars.lines[0].get_xdata().tolist() == [1, 2]
     arrows = {line.get_marker(): line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("<", ">")}
     assert arrows == pytest.approx({"<": low, ">": high}, rel=0.05)
+    (seen,) = [each for each in ax.collections if each.get_array() is None and len(each.get_segments()) == 1]
+    assert seen.get_segments()[0][:, 0].max() == -3  # of the value beyond the picture: -7 + 4
+    assert "◂ −7.0" in [text.get_text() for text in ax.texts]
     (open_point,) = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
     assert open_point.get_xdata().tolist() == [3]
     plt.close("all")
@@ -763,20 +766,24 @@ def test_a_list_says_what_came_of_the_papers_differences() -> None:
     assert tables.outcome(differences) == (
         "- The paper: 3 of 3 differences are positive, the largest 0.80. They are between 3 rows, and so not "
         "independent.\n"
-        "- `x`: 2 of 3 are positive. Intervals of three seeds or more: 3; 1 above 0, 1 below, 1 around it; ± 2.0 "
-        "points in the median, ± 1.0 at the least. The whole network is 3.0 points below the baseline (3 seeds).\n"
+        "- `x`: 2 of 3 are positive. Intervals of three seeds or more: 3; 1 above 0, 1 below, 1 around it; the "
+        "paper's step lies outside 2 of them (ALL − Baseline, ALL − A); ± 2.0 points in the median, ± 1.0 at the "
+        "least. The whole network is 3.0 points below the baseline (3 seeds).\n"
         "- `y`: 2 of 3 are positive. No interval is of three seeds or more. The whole network is 1.0 points below "
         "the baseline (one seed)."
     )
     assert tables.steps(differences) == (
-        "**In short**: the steps of Table 2 are 0.10 to 0.80 points; our intervals of three seeds or more are ± 1.0 "
+        "**In short**: the paper's steps are 0.10 to 0.80 points; our intervals of three seeds or more are ± 1.0 "
         "to ± 4.0 points, and 2 of 3 exclude 0."
     )
     assert tables.steps(differences.drop("x", level="Source")).endswith("the three seeds that an interval takes.")
     undecided = tables.steps(differences.assign(half=9.0))
     assert undecided.endswith("± 9.0 to ± 9.0 points, and none of 3 excludes 0.")
     one = tables.outcome(differences.drop([("ALL − A", "x"), ("A − Baseline", "x")]))
-    assert "three seeds or more: 1, ALL − Baseline; 0 above 0, 1 below, 0 around it; ± 2.0 points. The whole" in one
+    assert "three seeds or more: 1, ALL − Baseline; 0 above 0, 1 below, 0 around it; the paper's" in one
+    assert "step lies outside 1 of them (ALL − Baseline); ± 2.0 points. The whole" in one
+    inside = tables.outcome(differences.assign(half=9.0))
+    assert "0 above 0, 0 below, 3 around it; the paper's step lies inside each; ± 9.0 points" in inside
     assert tables.outcome(differences.xs("printed", level="Source", drop_level=False)) == ""
 
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import platform
 import re
 import sys
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from scanet.device import processor
 
 
 def synchronize(device: torch.device) -> None:
@@ -56,19 +57,10 @@ def bandwidth(device: torch.device, repeats: int = 8) -> float:
     return times * 2 * size / min(seconds(work, device) for _ in range(repeats))
 
 
-def name(device: torch.device) -> str:
-    """The processor's name, as its maker calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
 def slug(device: torch.device) -> str:
     """The device as a folder's name."""
     cores = f"-{os.cpu_count()}-cores" if device.type == "cpu" else ""
-    return re.sub(r"[^a-z0-9]+", "-", name(device).lower()).strip("-") + cores
+    return re.sub(r"[^a-z0-9]+", "-", processor(device).lower()).strip("-") + cores
 
 
 def load() -> float:

@@ -24,7 +24,7 @@ from scanet.config import Settings
 from scanet.data.loader import Batch, Persons
 from scanet.data.store import Store
 from scanet.data.transforms import Augmentation, draw_augmentation
-from scanet.device import describe, fast_bf16, keep_freed_memory, within_memory
+from scanet.device import describe, fast_bf16, keep_freed_memory, processor, within_memory
 from scanet.inference import predict, predict_heatmaps
 from scanet.model import SCANet
 from scanet.pckh import PCK
@@ -123,7 +123,7 @@ def measure(
     }
     return {
         "device": describe(device),
-        "processor": machine.name(device),
+        "processor": processor(device),
         "threads": torch.get_num_threads(),
         "clock": machine.clock(device),
         "load": [started, machine.load()],

@@ -161,12 +161,15 @@ def stages(record: Record) -> pd.DataFrame:
 
 
 def together(record: Record) -> pd.DataFrame:
-    """What several processes train together, medians over the rounds: images a second, and how many times one's."""
+    """What several processes train together: images a second, and how many times one's, medians over the rounds."""
     lines = {
         row: {
             "one alone": median(found["alone"]),
             f"{record['processes']} together": median(found["together"]),
             "times": ratios(found["together"], found["alone"]),
+            "in the rounds": ", ".join(
+                f"{b / a:.2f}" for a, b in zip(found["alone"], found["together"], strict=True)
+            ),
         }
         for row, found in record["rows"].items()
     }

@@ -12,7 +12,7 @@ from scanet.bench.measure import SHORTEST, Lane
 from scanet.config import Settings
 from scanet.data.loader import Persons
 from scanet.data.store import Store
-from scanet.device import describe, keep_freed_memory, within_memory
+from scanet.device import describe, keep_freed_memory, processor, within_memory
 from scanet.train import begin
 
 
@@ -32,7 +32,7 @@ def measure(settings: Sequence[Settings], store: Store, rounds: int, device: tor
         rows = {row.module: _row(row, store, rounds, device) for row in settings}
     return {
         "device": describe(device, compiled=first.compiled),
-        "processor": machine.name(device),
+        "processor": processor(device),
         "processes": count,
         "threads": torch.get_num_threads(),
         "load": [started, machine.load()],

@@ -581,7 +581,8 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
     table: index (comparison, source), from top to bottom, the source being "printed" or a preset; columns value, half
     (of the interval) and seeds. A point of one or two seeds is open and has no bar: one seed's interval leaves the
     seeds out and would look the surest, two seeds' is too long to draw. What is further from zero than `far`, by
-    default `FAR`, stands as a number at the edge. Bars that reach further than the axis end in an arrow.
+    default `FAR`, stands as a number at the edge, with the part of its bar that is in view. Bars that reach further
+    than the axis end in an arrow.
     """
     far = FAR if far is None else far
     names, sources = (list(table.index.unique(level)) for level in (0, 1))
@@ -599,12 +600,16 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
             ax.plot(rows["value"], y, "D", color=colour, markersize=5, label="paper, MPII")
             continue
         several, known = (rows["seeds"] > 2).to_numpy(), (rows["value"].abs() <= far).to_numpy()
-        for value, up in zip(rows["value"], y, strict=True):
+        for value, half, up in zip(rows["value"], rows["half"].where(several), y, strict=True):
             if abs(value) > far:
+                side = np.sign(value)
+                if abs(value) - half < 1.25 * far:
+                    ax.hlines(up, *sorted((value - side * half, side * 2 * far)), color=colour, linewidth=2)
                 text, edge = (f"◂ {value:.1f}", 0.01) if value < 0 else (f"{value:.1f} ▸", 0.99)
                 ax.text(
                     edge, up, text.replace("-", "−"), color=colour, fontsize=9,
                     transform=ax.get_yaxis_transform(), ha="left" if value < 0 else "right", va="center",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
                 )  # fmt: skip
         some, few = known & several, known & ~several
         if some.any():

@@ -550,28 +550,33 @@ def steps(differences: pd.DataFrame) -> str:
         found = f"our intervals of three seeds or more are ± {half.min():.1f} to ± {half.max():.1f} points"
         which = f"{excluded} of {len(several)} exclude" if excluded else f"none of {len(several)} excludes"
         found += f", and {which} 0"
-    return f"**In short**: the steps of Table 2 are {printed.min():.2f} to {printed.max():.2f} points; {found}."
+    return f"**In short**: the paper's steps are {printed.min():.2f} to {printed.max():.2f} points; {found}."
 
 
 def outcome(differences: pd.DataFrame) -> str:
     """What came of the paper's differences, as a Markdown list: an item for the paper and one for each preset.
 
-    How many are positive; of those with three seeds or more, how many intervals exclude 0 and how long they are; and
-    where the whole network ends. differences: `scanet.report.claims.table2_differences`. Empty without a preset.
+    How many are positive; of those with three seeds or more, how many intervals exclude 0, or the paper's value, and
+    how long they are; and where the whole network ends. Empty without a preset.
+
+    differences: `scanet.report.claims.table2_differences`.
     """
     printed = differences.xs(PRINTED, level="Source")["value"]
     rows = {row for name in printed.index for row in name.split(" − ")}
     items = []
     for preset, of in differences.drop(PRINTED, level="Source").groupby(level="Source", sort=False):
-        several = of[of["seeds"] > 2]
+        several = of[of["seeds"] > 2].droplevel("Source")
         above, below = ((sign * several["value"] > several["half"]).sum() for sign in (1, -1))
         item = f"- `{preset}`: {(of['value'] > 0).sum()} of {len(of)} are positive. "
         if several.empty:
             item += "No interval is of three seeds or more."
         else:
-            which = f", {several.index[0][0]}" if len(several) == 1 else ""
+            which = f", {several.index[0]}" if len(several) == 1 else ""
+            apart = several.index[(several["value"] - printed[several.index]).abs() > several["half"]]
             item += f"Intervals of three seeds or more: {len(several)}{which}; {above} above 0, {below} below, "
-            item += f"{len(several) - above - below} around it; ± {several['half'].median():.1f} points"
+            item += f"{len(several) - above - below} around it; the paper's step lies "
+            item += f"outside {len(apart)} of them ({', '.join(apart)})" if len(apart) else "inside each"
+            item += f"; ± {several['half'].median():.1f} points"
             item += f" in the median, ± {several['half'].min():.1f} at the least." if len(several) > 1 else "."
         if ("ALL − Baseline", preset) in of.index:
             whole, seeds = of.loc[("ALL − Baseline", preset), ["value", "seeds"]]
