@@ -401,7 +401,7 @@ def predict(
             file=sys.stderr,
         )
     failed = photo.predict_photos(
-        photos, [box] if box is not None else listed, predictor, settings.tta, output,
+        photos, [box] if box is not None else listed, predictor, settings.tta, output, [boxes] if boxes else [],
         lambda path, picture, count: print(f"{path}: {count} person{'s' * (count != 1)}, {picture}"),
     )  # fmt: skip
     if failed and len(photos) == 1:  # which has its sentence
@@ -425,7 +425,9 @@ def export(
     Example: scanet export experiments/results/lspet/ablation/SSA-s0 --output scanet/weights/scanet.safetensors
     """
     from scanet import export
+    from scanet.device import describe, pick_device
 
+    print(f"Device: {describe(pick_device())}")
     full, half = export.write(run, output, data)
     print(f"{output}, {output.stat().st_size / 1e6:.2f} MB: PCKh {half:.2f} in half precision, {full:.2f} in full")
 

@@ -162,7 +162,7 @@ class Settings:
     sigma: float = 1.75  # heat-map cells
     target: Target = "subpixel"
     border: Border = "empty"  # of a joint just beyond the map: an empty map, or the part of its Gaussian in it (PHT)
-    # Evaluation, which is no part of a run's identity: a finished run's record takes up another one's scores
+    # Evaluation, which is no part of a run's identity: scores by another tta are added to the finished run's record
     tta: Tta = "flip"
 
     @property
@@ -277,9 +277,10 @@ def resolve(*, module: str = "SSA", preset: str = "quick", **overrides: Any) -> 
 
 
 def refuse_unused(settings: Settings) -> Settings:
-    """The settings. Raises UserError if one that the row has no use for is not the preset's."""
+    """The settings. Raises UserError if one that the row or the data have no use for is not the preset's."""
     for name, value in _unused(settings).items():
-        raise UserError(f"{name} is {value!r}, and module {settings.module} has no use for it: leave it out")
+        user = f"module {settings.module}" if name in USES else f"data set {settings.dataset}"
+        raise UserError(f"{name} is {value!r}, and {user} has no use for it: leave it out")
     return settings
 
 
@@ -291,9 +292,10 @@ def with_module(settings: Settings, module: str) -> Settings:
 
 
 def _unused(settings: Settings) -> dict[str, Any]:
-    """The settings that the row has no use for, where they are not the preset's."""
+    """The settings that the row or the data have no use for, where they are not the preset's."""
     own = resolve(preset=settings.preset, module=settings.module)
     names = [name for name, used in USES.items() if not used(settings.row)]
+    names += _SYNTHETIC if settings.dataset != "synthetic" else ()
     return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(own, name)}
 
 

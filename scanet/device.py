@@ -74,6 +74,18 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast_bf16(device))
 
 
+def reset_peak_memory(device: torch.device) -> bool:
+    """Let `peak_memory` begin anew; False where the system cannot, and it stays the process's since its start."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes: the device's allocator's peak on CUDA, else the process's largest resident set."""
     if device.type == "cuda":

@@ -7,13 +7,13 @@ import numpy as np
 from tqdm import tqdm
 
 from scanet import results, submission
-from scanet.config import Tta
+from scanet.config import Settings, Tta
 from scanet.data.loader import Persons
 from scanet.data.prepare import check_resolution
 from scanet.data.store import Store
-from scanet.device import describe, pick_device
+from scanet.device import describe, pick_device, within_memory
 from scanet.files import UserError, check_place
-from scanet.inference import Predictions, predict
+from scanet.inference import Predictions, at_once, predict
 from scanet.model import SCANet
 from scanet.pckh import PCK, Scores, torso_size
 from scanet.predictions import read_predictions, read_truth
@@ -21,10 +21,18 @@ from scanet.results import Record
 from scanet.skeleton import MPII, SKELETONS
 
 
-def predictions_of(model: SCANet, persons: Persons, size: int, tta: Tta, *, progress: bool = False) -> Predictions:
-    """As `inference.predict`, with a bar on stderr if `progress`. size: the network's input, pixels."""
-    with tqdm(total=len(persons), unit="person", disable=not progress) as bar:
-        return predict(model, persons, size=size, tta=tta, on_batch=bar.update)
+def predictions_of(
+    model: SCANet, persons: Persons, settings: Settings, tta: Tta, *, progress: bool = False
+) -> Predictions:
+    """As `inference.predict`, with a bar on stderr if `progress`. settings: the network's run's.
+
+    Raises UserError if the memory does not suffice.
+    """
+    batch_size = at_once(settings.batch_size)
+    remedy = f"testing takes {batch_size} persons at once: end what else is at work there, or take another machine"
+    bar = tqdm(total=len(persons), unit="person", disable=not progress)
+    with within_memory(persons.device, remedy), bar:
+        return predict(model, persons, size=settings.input_size, tta=tta, batch_size=batch_size, on_batch=bar.update)
 
 
 def align(joints: np.ndarray, to: int) -> np.ndarray:
@@ -77,7 +85,7 @@ def evaluate(run_folder: Path, data: Path | None, tta: Tta, *, progress: bool = 
     if not len(rows):
         raise UserError(f"{data} has no validation persons: prepare it with a validation list")
     persons = Persons(store, rows, device)
-    predictions = predictions_of(model.to(device), persons, record.settings["input_size"], tta, progress=progress)
+    predictions = predictions_of(model.to(device), persons, record.made_with, tta, progress=progress)
     seen = _seen(record) if store.fingerprint == record.run["data"]["fingerprint"] else ""
     return scores(predictions, store, rows), f"{record.name} on {data.name}, {tta}, {describe(device)}{seen}"
 
@@ -125,6 +133,6 @@ def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> t
     keys = [(str(store.image[row]), int(store.index[row])) for row in rows]
     submission.check(mat, keys)  # before the long part
     persons = Persons(store, rows, device)
-    found = predictions_of(model.to(device), persons, record.settings["input_size"], tta, progress=True)
+    found = predictions_of(model.to(device), persons, record.made_with, tta, progress=True)
     images = submission.write(output, mat, dict(zip(keys, found.joints, strict=True)))
     return images, len(rows)

@@ -23,12 +23,14 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
     Returns the validation persons' mean PCKh by flip test with 32-bit and with 16-bit weights, percent.
 
     Raises:
-        UserError: the weights or the photographs are not on this machine, the README.md there is no such card, or
-            half precision costs more than `TOLERANCE`.
+        UserError: the weights or the photographs are not on this machine, `output` is in a record's folder, the
+            README.md there is no such card, or half precision costs more than `TOLERANCE`.
     """
     record = results.finished(run_folder)
     model = record.trained_model()
     check_place(output)
+    if (output.parent / "run.json").exists():
+        raise UserError(f"{output} would lie in a run's record and change it: give another --output")
     readme = output.with_name("README.md")
     if output == readme:
         raise UserError(f"{output} is the name of the card: give the weights another one, such as scanet.safetensors")
@@ -37,13 +39,15 @@ def write(run_folder: Path, output: Path, data: str | None = None, *, progress: 
     store = prepare.open_store(replace(record.made_with, data=data), progress=progress)
     if store.fingerprint != record.run["data"]["fingerprint"]:
         raise UserError(f"{store.path} holds other data than {record.name} was made from: give those with --data")
-    rows, device, size = record.predictions()["row"], pick_device(), record.settings["input_size"]
+    rows, device = record.predictions()["row"], pick_device()
     persons = Persons(store, rows, device)
     with whole_file(output) as temporary:
-        about = {"input_size": str(size), "run": record.name, "key": record.run["key"]}
+        about = {"input_size": str(record.settings["input_size"]), "run": record.name, "key": record.run["key"]}
         results.save_model(model, temporary, half=True, about=about)
         both = [
-            scores(predictions_of(network.to(device), persons, size, "flip", progress=progress), store, rows)
+            scores(
+                predictions_of(network.to(device), persons, record.made_with, "flip", progress=progress), store, rows
+            )
             for network in (model, results.load_network(temporary))
         ]
         full, half = (found.row(CONVENTION)["Mean"] for found in both)

@@ -57,9 +57,11 @@ def wait_for_disk(path: Path) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raises UserError where no file can be written: a folder has its name, or its own folder cannot take it."""
+    """Raises UserError where no file can be written: something else has its name, or its folder cannot take it."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file: give another place")
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir():
         raise UserError(f"{path} cannot be written, as {there} is a file: give another place")
@@ -71,9 +73,10 @@ def check_place(path: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
-    Readers see the old file or the new one, never a part of one.
+    Readers see the old file or the new one, never a part of one. Of a link it is the file that is replaced.
     """
     check_place(path)
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     temporary = _beside(path, "tmp")
@@ -147,7 +150,8 @@ def _clear(path: Path) -> None:
         mark = _BESIDE.fullmatch(left.name)
         if mark is None or mark["name"] != path.name:
             continue
-        if mark["machine"] != platform.node() or _alive(int(mark["process"])):
+        process = int(mark["process"])  # this one has nothing there yet: its number may have been a killed one's
+        if mark["machine"] != platform.node() or (process != os.getpid() and _alive(process)):
             continue
         with suppress(FileNotFoundError):  # another process may clear here too
             if mark["what"] == "old" and not path.exists():

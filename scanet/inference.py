@@ -22,6 +22,8 @@ PYRAMID = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 #: Points of the frame in which the pyramid's maps are averaged, for each cell of the plain crop: the pixels of its
 #: input. PN takes the photograph's own.
 FINE = 4
+#: Persons of a batch in testing, at most: our choice.
+MOST = 32
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def predict_heatmaps(model: SCANet, images: Float[Tensor, "b 3 s s"], tta: Tta) 
     return heatmaps
 
 
+def at_once(batch_size: int) -> int:
+    """Persons of a batch in testing: without gradients an image takes far less memory than in training."""
+    return min(MOST, 4 * batch_size)
+
+
 @torch.inference_mode()
 def predict(
     model: SCANet,
@@ -61,7 +68,7 @@ def predict(
     size: int,
     tta: Tta,
     boxes: float = 1.0,
-    batch_size: int = 32,
+    batch_size: int = MOST,
     on_batch: Callable[[int], object] = lambda _: None,
 ) -> Predictions:
     """The model's joints of every one of `persons`, in their order. size: the network's input, pixels.

@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -312,15 +312,17 @@ def predict_photos(
     predictor: Predictor,
     tta: Tta,
     output: Path,
+    keep: Collection[Path] = (),
     on_done: Callable[[Path, Path, int], object] = lambda *_: None,
 ) -> int:
     """Write `<name>-pose.jpg` and `<name>-pose.json` into `output` for each photograph; how many could not be done.
 
     boxes: of every photograph alike; or by file name; None takes each whole picture as one person's. A photograph
-    that cannot be done is named on stderr and the others go on.
+    that cannot be done is named on stderr and the others go on. keep: other files that must not be written over.
 
     Raises:
-        UserError: two of the photographs would be written to the same place, or one cannot be written to its own.
+        UserError: two of the photographs would be written to the same place, one cannot be written to its own, or a
+            photograph or file of `keep` lies there.
     """
     names = Counter(path.stem for path in photos)
     double = [name for name, count in names.items() if count > 1]
@@ -330,8 +332,11 @@ def predict_photos(
             "each with another --output"
         )
     places = {path: [output / f"{path.stem}-pose.{ending}" for ending in ("jpg", "json")] for path in photos}
+    read_here = {path.resolve() for path in (*photos, *keep)}
     for place in chain.from_iterable(places.values()):
         check_place(place)
+        if place.resolve() in read_here:
+            raise UserError(f"{place} is read here and would be lost: give another --output")
     failed = 0
     for path in photos:
         try:

@@ -317,7 +317,12 @@ def add_scores(record: Record, tta: str, predictions: Predictions, scores: Score
 def load(folder: Path) -> Record | None:
     """The record in `folder`; None if there is none. Raises UserError if it is broken."""
     path = folder / "run.json"
-    return Record(folder, _read(path, metrics=dict, data=dict)) if path.exists() else None
+    if not path.exists():
+        return None
+    run = _read(path, metrics=dict, data=dict)
+    if lost := sorted({"module", "preset", "seed"} - run["settings"].keys() | {"fingerprint"} - run["data"].keys()):
+        raise UserError(f"{path} is no run record (it has no {lost[0]}): delete its folder and run again")
+    return Record(folder, run)
 
 
 def finished(folder: Path) -> Record:

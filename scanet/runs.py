@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from scanet import cost, processes, results
 from scanet.config import EPHEMERAL, Settings, Tta, final_stages
 from scanet.data import prepare
 from scanet.data.loader import Persons, kept_squares
 from scanet.data.store import Store
-from scanet.device import describe, peak_memory, pick_device
+from scanet.device import describe, peak_memory, pick_device, reset_peak_memory
 from scanet.evaluation import pck, predictions_of, scores
 from scanet.files import UserError, alone, home
 from scanet.inference import Predictions
@@ -35,7 +34,8 @@ class Run:
     """A finished run as a notebook works with it.
 
     notice: why the record is not what today's code and data would give; empty if it is.
-    model: None where the weights, store: None where the photographs are not on this machine.
+    model: None where the weights are not on this machine, or are of a network that has changed; store: None where the
+    photographs are not.
     """
 
     settings: Settings
@@ -152,7 +152,7 @@ def _with_scores(record: Record, tta: Tta, store: Store | None, *, progress: boo
     device = pick_device()
     rows = record.predictions()["row"]
     predictions = predictions_of(
-        model.to(device), Persons(store, rows, device), record.settings["input_size"], tta, progress=progress
+        model.to(device), Persons(store, rows, device), record.made_with, tta, progress=progress
     )
     with alone(record.folder, record.name, wait=True):
         now = results.load(record.folder)  # with the scores that another process may have added
@@ -184,8 +184,7 @@ def _train(
                 "It is not used: delete it if you do not need it.",
                 file=sys.stderr,
             )
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    reset_peak_memory(device)
     initial = start.trained_model() if start is not None else None
     learning, joints = len(training_rows(store, settings)), len(store.skeleton.joints)
     rows = store.indices("valid")[: settings.limit]
@@ -195,7 +194,7 @@ def _train(
         if processes.rank() > 0:
             return
         persons = Persons(store, rows, device)
-        predictions = {tta: predictions_of(model, persons, settings.input_size, tta) for tta in ("none", "flip")}
+        predictions = {tta: predictions_of(model, persons, settings, tta) for tta in ("none", "flip")}
     except KeyboardInterrupt:
         if processes.rank() == 0 and checkpoint.exists():
             print(

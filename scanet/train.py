@@ -32,7 +32,7 @@ from scanet.data.store import Store
 from scanet.data.transforms import draw_augmentation
 from scanet.device import autocast, keep_freed_memory, memory_is_full
 from scanet.files import UserError, whole_file
-from scanet.inference import predict
+from scanet.inference import at_once, predict
 from scanet.losses import heatmap_loss
 from scanet.model import SCANet, UnroundedConv2d
 from scanet.pckh import CONVENTION, PCK
@@ -269,7 +269,7 @@ def train(
     Started in several processes, each takes its share of every batch, by its own batch statistics; gradients are
     averaged, and process 0 writes the checkpoint.
 
-    A row holds epoch, learning_rate, loss, pckh (plain mean over the validation persons, one forward pass each),
+    A row holds epoch, learning_rate, loss, pckh (of the validation persons, plain mean, one forward pass each),
     seconds and images_per_second of training.
 
     on_epoch: called with 0 and the network before anything is learnt, then after each epoch with its number.
@@ -339,7 +339,7 @@ def train_epoch(run: Training, people: Persons, settings: Settings, epoch: int, 
     mean_loss = float(total) / batches  # waits for the device
     if not math.isfinite(mean_loss) or not run.weights.vector.isfinite().all():
         what = "weights" if math.isfinite(mean_loss) else "loss"
-        lower = f"give a learning_rate below {rate(settings, epoch):g}"
+        lower = f"give a lower rate than {settings.learning_rate:g} (learning_rate; of fine-tuning, finetune_rate)"
         raise UserError(f"the {what} became infinite or NaN in epoch {epoch}: {lower}")
     seconds = time.perf_counter() - start
     return {
@@ -364,8 +364,8 @@ def epoch_seed(seed: int, epoch: int, stream: Literal["data", "noise", "layers"]
 
 def validate(model: SCANet, persons: Persons, settings: Settings) -> float:
     """`PCKh@0.5`, plain mean, percent, without test-time augmentation; of several processes' persons together."""
-    at_once = min(32, 4 * settings.batch_size)  # without gradients an image takes far less memory than in training
-    predictions = predict(model, persons, size=settings.input_size, tta="none", batch_size=at_once)
+    together = at_once(settings.batch_size)
+    predictions = predict(model, persons, size=settings.input_size, tta="none", batch_size=together)
     store, rows = persons.store, persons.rows
     metric = PCK(store.skeleton)
     metric.update(predictions.joints, store.joints[rows], store.head_size[rows])

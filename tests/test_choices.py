@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -110,6 +111,13 @@ def test_runs_are_made_once_and_a_table_is_loaded(project: Path, monkeypatch: py
     pd.testing.assert_frame_equal(choices.measured(TINY, few, progress=False), table)
     found = choices.effects(table, "BDMP", TINY, 2)
     assert set(found["specification"]) == {"the package's own", "shared_messages=True"}
+
+
+def test_a_run_of_other_code_is_not_among_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    outdated = SimpleNamespace(notice="it was made by older code", record=SimpleNamespace(name="SSA-s0"))
+    monkeypatch.setattr(choices, "run_or_load", lambda *_, **__: outdated)
+    with pytest.raises(UserError, match="SSA-s0: it was made by older code"):
+        choices._measure(TINY, [{}], {}, progress=False)
 
 
 def test_the_map_in_testing_is_told_from_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,12 @@ def test_what_a_row_has_no_use_for_is_refused(module: str, name: str, value: obj
     assert with_module(used, "BDMP+SCA") == resolve(module="BDMP+SCA", **({} if name == "top_k" else {name: value}))
 
 
+def test_how_people_are_drawn_is_no_setting_of_photographs() -> None:
+    with pytest.raises(UserError, match=r"clutter is 0\.9, and data set lspet has no use for it: leave it out"):
+        refuse_unused(resolve(preset="lspet-small", clutter=0.9))
+    assert refuse_unused(resolve(preset="synthetic", clutter=0.9)).clutter == 0.9
+
+
 def test_rows_of_the_paper() -> None:
     def modules(name: str) -> tuple[bool, str, bool, str, bool]:
         row = ROWS[name]

@@ -7,10 +7,23 @@ import sys
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from scanet.device import autocast, cores, describe, free_memory, job_memory, memory, pick_device, within_memory
+from scanet.device import (
+    autocast,
+    cores,
+    describe,
+    free_memory,
+    job_memory,
+    memory,
+    peak_memory,
+    pick_device,
+    processor,
+    reset_peak_memory,
+    within_memory,
+)
 from scanet.files import UserError
 
 CPU = torch.device("cpu")
@@ -127,6 +140,23 @@ def test_memory_is_what_the_job_has(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_full_memory_is_told_in_a_sentence(error: Exception) -> None:
     with pytest.raises(UserError, match=r"^the memory of cpu.* is full: give less$"), within_memory(CPU, "give less"):
         raise error
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads Linux's /proc")
+def test_a_record_names_the_processor() -> None:
+    """A run made again on another kind of processor is another draw."""
+    assert processor(CPU) in describe(CPU)
+    assert processor(CPU) in Path("/proc/cpuinfo").read_text() + platform.machine()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_a_peak_begins_anew() -> None:
+    block = np.ones(2**26)
+    before = peak_memory(CPU)
+    del block
+    if not reset_peak_memory(CPU):
+        pytest.skip("this system does not allow it")
+    assert peak_memory(CPU) < before - 2**28
 
 
 def test_what_was_in_memory_does_not_stay_with_the_error() -> None:

@@ -117,6 +117,16 @@ class TestWhole:
         if folder:
             assert [p.name for p in path.iterdir()] == ["content"]
 
+    def test_a_killed_process_may_have_had_this_ones_number(self, whole: Whole, folder: bool, tmp_path: Path) -> None:
+        path = tmp_path / "thing"
+        put(path, "old", folder=folder)
+        for what in ("tmp", "old"):
+            put(tmp_path / f".thing.{os.getpid()}@{platform.node()}.{what}", "left behind", folder=folder)
+        with whole(path) as temporary:
+            put(temporary, "new", folder=folder)
+        assert content(path, folder=folder) == "new"
+        assert list(tmp_path.iterdir()) == [path]
+
     def test_what_a_living_process_or_another_machine_writes_stays(
         self, whole: Whole, folder: bool, tmp_path: Path
     ) -> None:
@@ -133,6 +143,22 @@ class TestWhole:
             put(temporary, "new", folder=folder)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "thing"]
         assert content(tmp_path / "other", folder=folder) == "untouched"
+
+
+def test_what_is_no_file_stays_and_a_link_leads_where_it_did(tmp_path: Path) -> None:
+    pipe, link, far = tmp_path / "pipe", tmp_path / "link", tmp_path / "far"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"pipe is no ordinary file: give another place"), whole_file(pipe):
+        pass
+    assert pipe.is_fifo()
+    far.mkdir()
+    link.symlink_to(far / "thing")
+    for text in ("old", "new"):  # the first time it leads to nothing
+        with whole_file(link) as temporary:
+            temporary.write_text(text)
+        assert (far / "thing").read_text() == text
+        assert link.is_symlink()
+    assert [p.name for p in far.iterdir()] == ["thing"]
 
 
 def test_a_failing_rename_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,14 @@ def test_errors(tmp_path: Path) -> None:
         lsp.read_folder(tmp_path)
 
 
+def test_a_photograph_that_pillow_refuses_is_left_to_the_cutting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, made_up(5), np.ones((5, 14)), True, 5)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert len(lsp.read_folder(tmp_path).persons) == 5
+
+
 @needs_lspet
 def test_real_labels(tmp_path: Path) -> None:
     (tmp_path / "joints.mat").symlink_to(FILES / "joints.mat")

@@ -20,7 +20,7 @@ from scanet import photo, results
 from scanet.config import ROWS, Network
 from scanet.files import UserError
 from scanet.model import SCANet
-from scanet.photo import Photo, Pose, Predictor, draw, load_model, read, read_boxes
+from scanet.photo import Photo, Pose, Predictor, draw, load_model, predict_photos, read, read_boxes
 from scanet.skeleton import LSP
 
 CPU = torch.device("cpu")
@@ -121,6 +121,20 @@ def test_an_invalid_exif_orientation_is_none(tag: int, tmp_path: Path) -> None:
 def test_an_unknown_way_of_testing_is_refused(predictor: Predictor) -> None:
     with pytest.raises(UserError, match="tta is 'six_scale': allowed are none, flip, six-scale"):
         inspect.unwrap(Predictor.__call__)(predictor, Photo(picture(), 90, 60), tta="six_scale")  # no check of types
+
+
+def test_photographs_and_boxes_are_not_written_over(tmp_path: Path, predictor: Predictor) -> None:
+    for name in ("a.jpg", "a-pose.jpg"):
+        picture().save(tmp_path / name)
+    boxes = tmp_path / "a-pose.json"
+    boxes.write_text("{}")
+    before = [(tmp_path / name).read_bytes() for name in ("a-pose.jpg", "a-pose.json")]
+    photos = [tmp_path / "a.jpg", tmp_path / "a-pose.jpg"]
+    with pytest.raises(UserError, match=r"a-pose\.jpg is read here and would be lost: give another --output"):
+        predict_photos(photos, None, predictor, "none", tmp_path)
+    with pytest.raises(UserError, match=r"a-pose\.json is read here and would be lost: give another --output"):
+        predict_photos(photos[:1], None, predictor, "none", tmp_path, [boxes])
+    assert [(tmp_path / name).read_bytes() for name in ("a-pose.jpg", "a-pose.json")] == before
 
 
 def test_a_box_of_the_whole_picture_is_no_box(tmp_path: Path, predictor: Predictor) -> None:

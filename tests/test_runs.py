@@ -212,6 +212,15 @@ def test_a_broken_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(measurement), encoding="utf-8")
     with pytest.raises(UserError, match="is of a measurement and has no metrics: give the folder of a run"):
         results.load(tmp_path)
+    settings = {"module": "SSA", "preset": "tiny", "seed": 0}
+    for lost, run in (
+        ("seed", {"settings": settings | {"epochs": 1}, "data": {"fingerprint": "f"}}),
+        ("fingerprint", {"settings": settings, "data": {}}),
+    ):
+        run["settings"].pop(lost, None)
+        (tmp_path / "run.json").write_text(json.dumps(measurement | {"metrics": {}} | run), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"is no run record \(it has no {lost}\): delete its folder"):
+            results.load(tmp_path)
     assert results.load(tmp_path / "nothing") is None
 
 

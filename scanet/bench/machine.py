@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from scanet.device import processor
+from scanet.device import processor, reset_peak_memory
 
 
 def synchronize(device: torch.device) -> None:
@@ -72,7 +72,7 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
     """Bytes by which memory use rose while `work` ran; None where the system does not tell."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+        reset_peak_memory(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
     status = Path("/proc/self/status")
@@ -82,9 +82,7 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)  # give freed memory back, so that it is counted again
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
-    except OSError:
+    if not reset_peak_memory(device):
         work()
         return None
     before = _kilobytes(status, "VmRSS")

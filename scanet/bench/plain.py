@@ -121,7 +121,7 @@ def six_scale(model: SCANet, store: Store, rows: np.ndarray, size: int, device: 
     """Joints (n, j, 2) in the photographs' pixels: person by person, crop by crop, each with its mirror image."""
     model.eval()
     flip = store.skeleton.flip
-    side = round(PYRAMID[-1] * FINE * size // STRIDE)
+    side = round(PYRAMID[-1] * FINE * (size // STRIDE))
     found = np.zeros((len(rows), len(flip), 2))
     for n, row in enumerate(rows.tolist()):
         canvas = torch.from_numpy(store.crops([row], workers=1)).float()

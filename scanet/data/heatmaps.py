@@ -1,4 +1,4 @@
-"""Targets, and their inverse: heat maps to positions. One coupled convention, unbiased both ways.
+"""Targets, and their inverse: heat maps to positions. One coupled convention, unbiased on average.
 
 Positions are edge coordinates in heat-map cells (see `scanet.skeleton`): cell k has its centre at k + 0.5.
 """

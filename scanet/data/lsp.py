@@ -91,11 +91,14 @@ def _read_joints(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _far_outside(joints: np.ndarray, image: Path) -> np.ndarray:
-    """Which joints (J, 2) lie beyond the photograph by more than `OUTSIDE`; none if it cannot be opened."""
+    """Which joints (J, 2) lie beyond the photograph by more than `OUTSIDE`; none if it cannot be opened.
+
+    What is wrong with it is said where it is cut.
+    """
     try:
         with Image.open(image) as photograph:  # reads the header only
             size = np.array(photograph.size)
-    except OSError:
+    except Exception:  # Pillow raises many kinds for files that are broken or too large
         return np.zeros(len(joints), bool)
     beyond = np.maximum(-0.5 - joints, joints - (size - 0.5)).max(1)
     return beyond > OUTSIDE * size.max()

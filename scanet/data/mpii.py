@@ -23,7 +23,7 @@ from scipy.io.matlab import mat_struct
 from tqdm import tqdm
 
 from scanet.data.person import Person, Reading, Skipped, Split
-from scanet.files import UserError, whole_folder
+from scanet.files import UserError, alone, whole_folder
 from scanet.skeleton import MPII
 
 MAT_NAME = "mpii_human_pose_v1_u12_1.mat"
@@ -71,8 +71,9 @@ def read_folder(folder: Path) -> Reading:
         listed, source, remedy = standard, "the validation list that the field uses", _GET_ANNOTATIONS
     persons, skipped = read_mat(mat, listed)
     _check_validation(persons, skipped, listed, f"persons of {source}", str(mat), remedy)
-    if not images.is_dir():
-        _unpack(archive, images)
+    with alone(images, str(images), wait=True):
+        if not images.is_dir():
+            _unpack(archive, images)
     reading = Reading(persons, images, skipped, EXPECTED if listed == standard else {})
     if reading.expected and reading.counts != reading.expected:
         known = ", ".join(f"{number:,} {split}" for split, number in EXPECTED.items())

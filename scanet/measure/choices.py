@@ -192,6 +192,8 @@ def _measure(
     for part in parts:
         training = {name: value for name, value in part.items() if name in trained}
         run = run_or_load(replace(settings, **{**budget, **training}), "choices-runs", progress=progress)
+        if run.notice:  # of other code or data than the others' runs
+            raise UserError(f"{run.record.name}: {run.notice}")
         means = {name: row["Mean"] for name, row in _rows(run, part).items()}
         lines.append({"specification": label(part), **means})
     return pd.DataFrame(lines)

@@ -64,8 +64,8 @@ def measure_or_load(
         settings: preset, row and seed, by which the measurement is named.
         dials: what else decides it, a frozen dataclass of plain values; its defaults make the canonical measurement.
         measure: called without arguments; returns the table.
-        sources: the runs that are measured. None for a measurement that trains for itself: the settings, the data and
-            the training recipe then count instead of their keys.
+        sources: the runs that are measured. Empty for a measurement that trains for itself: the settings, the data
+            and the training recipe then count instead of their keys.
         store: the persons to measure on; None where they are not on this machine.
         version: of the measuring code: another one when the same sources begin to give another table.
 

@@ -89,7 +89,7 @@ class SCANet(nn.Module):
     the row has, by name: F11 .. F14 (b, c, s/4, s/4) .. (b, c, s/32, s/32) with c channels, integrated (b, c/2, s/4,
     s/4), gate (b, c), and logits, probability, attention (b, 1, s/4, s/4).
 
-    Raises ValueError if s is no multiple of 64.
+    Raises ValueError if the images' width is no multiple of 64.
     """
 
     def __init__(self, config: Network) -> None:
