@@ -38,7 +38,7 @@ from scanet.skeleton import SKELETONS, Skeleton
 #: Beside the network's modules, those that decide what a training gives.
 TRAINING = (
     "losses.py", "train.py", "device.py", "processes.py", "skeleton.py",
-    "data/heatmaps.py", "data/loader.py", "data/store.py", "data/transforms.py",
+    "data/heatmaps.py", "data/loader.py", "data/person.py", "data/store.py", "data/transforms.py",
 )  # fmt: skip
 
 

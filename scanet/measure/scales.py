@@ -13,9 +13,10 @@ import torch
 from scanet.config import ROWS, Settings
 from scanet.data.loader import Persons
 from scanet.data.store import MARGIN, Store
-from scanet.inference import predict
+from scanet.evaluation import scores
+from scanet.inference import Predictions, predict
 from scanet.model import SCANet
-from scanet.pckh import CONVENTION, PCK
+from scanet.pckh import CONVENTION
 
 #: What the others are compared with.
 REFERENCE = "Baseline"
@@ -53,12 +54,11 @@ def measure(model: SCANet, store: Store, rows: np.ndarray, size: int, device: to
     fold = np.arange(len(rows)) % FOLDS
     lines = []
     for appears in SIZES:
-        found = predict(model, persons, size=size, tta="none", boxes=1 / appears).joints
+        found = predict(model, persons, size=size, tta="none", boxes=1 / appears)
 
-        def mean(scored: np.ndarray, found: np.ndarray = found) -> float:
-            metric = PCK(store.skeleton)
-            metric.update(found[scored], store.joints[rows[scored]], store.head_size[rows[scored]])
-            return metric.compute().row(CONVENTION)["Mean"]
+        def mean(some: np.ndarray, found: Predictions = found) -> float:
+            part = Predictions(found.joints[some], found.heat[some])
+            return scores(part, store, rows[some]).row(CONVENTION)["Mean"]
 
         without = {f"pckh without {k}": mean(fold != k) for k in range(fold.max() + 1)}
         lines.append({"size": appears, "pckh": mean(fold >= 0), **without})
