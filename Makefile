@@ -8,8 +8,11 @@ export OMP_NUM_THREADS ?= 1
 export PATH := $(abspath $(BIN)):$(PATH)
 CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: report book test check lab clean
-.DEFAULT_GOAL := report
+.PHONY: help report book test check lab clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
 
 report: $(VENV)/installed  ## train the quick preset, build the book with it
 	$(BIN)/snakemake --cores $(CORES) --keep-going --quiet rules --config preset=$(PRESET) -- book

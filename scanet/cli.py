@@ -4,6 +4,7 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,6 +167,8 @@ def _prepare(dataset: str, folder: Path, resolution: int, output: Path | None) -
     again = f" ({report.resumed} of them from before)" if report.resumed else ""
     outside = f", {len(report.outside)} persons outside their photograph" if report.outside else ""
     print(f"{report.stored} persons in {_shown(path)}{again}, {len(report.skipped)} photographs skipped{outside}")
+    if report.resumed == report.stored:
+        return
     print(
         f"{len(photographs):,} photographs in {duration(seconds)}, "
         f"{len(photographs) / seconds / cores():.1f} a second and core; peak memory "
@@ -200,10 +203,13 @@ def train(
     from scanet.report import tables
 
     settings = _settings(module, final, given, preset=preset, seed=seed, data=data, tta=tta)
+    started = datetime.now(UTC)
     made = runs.final(settings) if final else [runs.run_or_load(settings)]
     if processes.rank() > 0:
         return
     print(*made, sep="\n")
+    if all(datetime.fromisoformat(run.record.run["created"]) < started.replace(microsecond=0) for run in made):
+        print("Loaded from its record, not trained: another --seed or --set is another run.", file=sys.stderr)
     records = [run.record for run in made]
     table = tables.final(records, settings.tta) if final else tables.ablation_row(records[0], settings.tta)
     print(table.to_string(float_format="{:.2f}".format, na_rep=""))

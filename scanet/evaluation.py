@@ -124,12 +124,12 @@ def submit(run_folder: Path, mat: Path, data: Path, tta: Tta, output: Path) -> t
         )
     check_place(output)
     model, store, device = record.trained_model(), Store(data), pick_device()
-    check_resolution(store, record.settings["input_size"])
     if output.resolve() in (mat.resolve(), data.resolve()):
         raise UserError(f"{output} is read here and would be lost: give another --output")
     rows = store.indices("test")
     if not len(rows):
         raise UserError(f"{data} has no test persons: fill a store with MPII's by `scanet prepare mpii FOLDER`")
+    check_resolution(store, record.settings["input_size"])
     keys = [(str(store.image[row]), int(store.index[row])) for row in rows]
     submission.check(mat, keys)  # before the long part
     persons = Persons(store, rows, device)

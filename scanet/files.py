@@ -1,5 +1,6 @@
 """Where things live, how files are written, and the one error that users see."""
 
+import errno
 import fcntl
 import glob
 import json
@@ -125,6 +126,8 @@ _BESIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)@(?P<machine>.*)\.(?P<wha
 
 def sentence(error: OSError) -> str:
     """What the operating system says of a file, with the name that the user knows it by."""
+    if error.errno == errno.ENOSPC and not error.filename:  # HDF5 says it in a long report
+        return f"{os.strerror(error.errno)}: make room on the disk, and the same call goes on"
     if not error.filename or not error.strerror:
         return str(error)
     parts = Path(os.fsdecode(error.filename)).parts

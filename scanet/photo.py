@@ -102,6 +102,8 @@ def read(source: Path | str | io.BytesIO) -> Photo:
                 picture = _rgb(ImageOps.exif_transpose(opened))
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file: check the path") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: give its photographs, as in {path}/*.jpg") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UserError(f"{path} has more than {limit} million pixels: make it smaller first") from error
@@ -235,6 +237,8 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file: check the path") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: give the json file of boxes") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no json of boxes ({error}): {wanted}") from error
     if not isinstance(found, dict):

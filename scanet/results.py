@@ -220,7 +220,8 @@ class Record:
         model = self.model()
         if model is None:
             raise UserError(
-                f"{self.folder} has no weights.safetensors, which git does not keep: to make them, {self.again}"
+                f"{self.folder} has no weights.safetensors, which git does not keep: to make them, {self.again}, "
+                f"which took {self.run['seconds'] / 60:.0f} minutes"
             )
         return model
 

@@ -26,7 +26,7 @@ from scanet.model import SCANet
 from scanet.plan import Plan, counted, duration, enough_memory, estimate
 from scanet.results import Record
 from scanet.skeleton import LSP
-from scanet.train import Epoch, train, training_rows
+from scanet.train import Epoch, check_shares, train, training_rows
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,7 @@ def _train(
     initial = start.trained_model() if start is not None else None
     learning, joints = len(training_rows(store, settings)), len(store.skeleton.joints)
     rows = store.indices("valid")[: settings.limit]
+    check_shares(settings, learning, len(rows))
     try:
         with enough_memory(settings, joints, kept_squares(learning, len(rows), store.canvas, device), device):
             model, history = train(settings, store, checkpoint, device, initial=initial, progress=progress)

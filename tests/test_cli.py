@@ -228,9 +228,14 @@ def test_train_prepare_and_evaluate_a_run(
     assert call(monkeypatch, "prepare", "synthetic", "--preset", "tiny") == 0
     assert "48 persons in" in capsys.readouterr().out
     assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "epochs=1") == 0
-    assert "ours, tiny" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "ours, tiny" in told.out
+    assert "Loaded from its record" not in told.err
     folder = at_home / "experiments/results/tiny/ablation/Baseline-s0-epochs=1"
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (folder / "run.json").write_text(json.dumps(run | {"created": "2026-01-01T00:00:00+00:00"}), encoding="utf-8")
     assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "epochs=1", "--tta", "six-scale") == 0
+    assert "Loaded from its record, not trained: another --seed or --set is another run." in capsys.readouterr().err
     assert "six-scale" in json.loads((folder / "run.json").read_text(encoding="utf-8"))["metrics"]
     assert call(monkeypatch, "evaluate", str(folder)) == 0
     assert "PCKh@0.5 of 16 persons" in capsys.readouterr().out
@@ -241,6 +246,15 @@ def test_train_prepare_and_evaluate_a_run(
     assert told.startswith("split       read\ntrain         32\nvalid         16\n48 persons in ")
     assert call(monkeypatch, "evaluate", str(folder), "--data", str(store), "--json") == 0
     assert json.loads(capsys.readouterr().out)["persons"] == 16
+
+
+def test_photographs_of_lsp_are_told_from_mpiis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "joints.mat").touch()
+    for command in (["train", "SSA", "--data"], ["train", "SSA", "--preset", "paper", "--data"], ["prepare", "mpii"]):
+        assert call(monkeypatch, *command, str(tmp_path)) == 1
+        assert "holds joints.mat, as LSP and LSP Extended do" in capsys.readouterr().err
 
 
 def test_predict_does_what_it_can_and_says_what_it_cannot(

@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import json
 import math
 import os
@@ -227,6 +228,11 @@ def test_home_is_the_variable_s_else_the_checkout(tmp_path: Path, monkeypatch: p
     (tmp_path / "installed" / "experiments").mkdir(parents=True)
     (tmp_path / "installed" / "pyproject.toml").touch()
     assert home() == tmp_path / "installed"
+
+
+def test_a_full_disk_is_a_sentence_whoever_says_it() -> None:
+    report = OSError(errno.ENOSPC, "Can't close file (file write failed: time = ..., buf = 0x557da9aab8c0)")
+    assert files.sentence(report) == "No space left on device: make room on the disk, and the same call goes on"
 
 
 def test_a_notebook_shows_the_sentence_of_a_user_error() -> None:

@@ -201,8 +201,7 @@ def test_broken_files_get_a_sentence(tmp_path: Path) -> None:
     picture().save(buffer, "PNG")
     (tmp_path / "cut.png").write_bytes(buffer.getvalue()[:500])
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "folder").mkdir()
-    for name in ("text.jpg", "cut.png", "empty.jpg", "folder"):
+    for name in ("text.jpg", "cut.png", "empty.jpg"):
         with pytest.raises(UserError, match=f"{name} cannot be read as a picture .*: give another file") as said:
             read(tmp_path / name)
         assert str(said.value).count(name) == 1
@@ -228,6 +227,13 @@ def test_boxes_without_a_part_in_the_picture_are_refused(
 
 #: A box in parts of the picture, as some detectors give them.
 PARTS = '{"a.jpg": [[0.1, 0.1, 0.5, 0.5]]}'
+
+
+def test_a_folder_is_no_photograph_and_no_boxes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder: give its photographs, as in .*/\*\.jpg"):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"is a folder: give the json file of boxes"):
+        read_boxes(tmp_path)
 
 
 def test_json_of_boxes(tmp_path: Path) -> None:

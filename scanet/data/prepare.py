@@ -58,6 +58,11 @@ def prepare(
         raise UserError(f"{folder} is a file: give the folder that holds the {dataset} data")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds the {dataset} data")
+    if dataset != "lspet" and (folder / "joints.mat").exists() and not (folder / mpii.MAT_NAME).exists():
+        raise UserError(
+            f"{folder} holds joints.mat, as LSP and LSP Extended do, and is read for {dataset} here: "
+            "give preset lspet-small or lspet, or `scanet prepare lspet`"
+        )
     reading = _READERS[dataset](folder)
     if on_read is not None:
         on_read(reading)

@@ -170,8 +170,8 @@ def _of_kind(
         same = record.run["data"]["fingerprint"] == records[0].run["data"]["fingerprint"]
         if not same or not np.array_equal(other, annotated):
             raise UserError(
-                f"{record.name} was scored on other persons than {records[0].name}: "
-                f"delete the older one and run it again"
+                f"{record.name} was scored on other persons ({len(other)}) than {records[0].name} "
+                f"({len(annotated)}): delete the one that is not of the present data, and run it again"
             )
     return np.stack([(kinds == KINDS.index(kind)) & annotated for kinds, _ in found]).astype(np.int8), annotated
 
