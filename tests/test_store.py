@@ -351,7 +351,7 @@ def test_errors(tmp_path: Path) -> None:
         Store(tmp_path)
     with pytest.raises(UserError, match="no persons of MPII"):
         fill(tmp_path / "s.h5", [], tmp_path, dataset="MPII", resolution=32, progress=False)
-    with pytest.raises(UserError, match="resolution is 8 pixels"):
+    with pytest.raises(UserError, match="a resolution of 8 pixels is too small"):
         fill(tmp_path / "s.h5", people(), tmp_path, dataset="MPII", resolution=8, progress=False)
 
 

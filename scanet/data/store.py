@@ -76,9 +76,9 @@ def fill(
             of the photographs cannot be read.
     """
     if not persons:
-        raise UserError(f"There are no persons of {dataset} to put into {path}: check the annotation files.")
+        raise UserError(f"there are no persons of {dataset} to put into {path}: check the annotation files")
     if resolution < 16:
-        raise UserError(f"A store's resolution is {resolution} pixels and must be at least 16: choose e.g. 256.")
+        raise UserError(f"a resolution of {resolution} pixels is too small for a store: give at least 16, such as 160")
     check_place(path)
     if path.exists() and _foreign(path):
         raise UserError(f"{path} is there and is no store: give another --output, or delete it.")
@@ -363,7 +363,7 @@ class Store:
         if self.path.is_dir():
             raise UserError(f"{path} is a folder and no store: give a file that `scanet prepare` filled.")
         if not self.path.is_file():
-            raise UserError(f"The store {path} does not exist: make it with `scanet prepare`.")
+            raise UserError(f"there is no store {path}: make it with `scanet prepare`")
         try:
             with h5py.File(self.path, "r") as file:
                 version = int(file.attrs["version"])
