@@ -188,7 +188,7 @@ def test_evaluate_prints_the_golden_numbers(
         (["predict", "a.jpg", "--boxes", "nowhere.json"], "nowhere.json: there is no such file"),
         (["export", "nowhere"], "nowhere holds no run.json: give the folder of a finished run"),
         (["bench", "--rows", "SSA,SSSA"], "module 'SSSA' is no row of Table 2"),
-        (["bench", "--preset", "lspet", "--data", "nowhere.h5"], "there is no store nowhere.h5: make it with"),
+        (["bench", "--preset", "lspet", "--data", "nowhere.h5"], "nowhere.h5: make it with"),
     ],
 )
 def test_bad_input_gets_a_sentence(

@@ -78,7 +78,7 @@ def fill(
     if not persons:
         raise UserError(f"there are no persons of {dataset} to put into {path}: check the annotation files")
     if resolution < 16:
-        raise UserError(f"a resolution of {resolution} pixels is too small for a store: give at least 16, such as 160")
+        raise UserError(f"a resolution of {resolution} pixels is too small: give at least 16, such as 160")
     check_place(path)
     if path.exists() and _foreign(path):
         raise UserError(f"{path} is there and is no store: give another --output, or delete it.")
