@@ -4,7 +4,6 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -203,12 +202,11 @@ def train(
     from scanet.report import tables
 
     settings = _settings(module, final, given, preset=preset, seed=seed, data=data, tta=tta)
-    started = datetime.now(UTC)
     made = runs.final(settings) if final else [runs.run_or_load(settings)]
     if processes.rank() > 0:
         return
     print(*made, sep="\n")
-    if all(datetime.fromisoformat(run.record.run["created"]) < started.replace(microsecond=0) for run in made):
+    if all(run.loaded for run in made):
         print("Loaded from its record, not trained: another --seed or --set is another run.", file=sys.stderr)
     records = [run.record for run in made]
     table = tables.final(records, settings.tta) if final else tables.ablation_row(records[0], settings.tta)

@@ -35,7 +35,7 @@ class Run:
 
     notice: why the record is not what today's code and data would give; empty if it is.
     model: None where the weights are not on this machine, or are of a network that has changed; store: None where the
-    photographs are not.
+    photographs are not. loaded: nothing was trained for it.
     """
 
     settings: Settings
@@ -43,6 +43,7 @@ class Run:
     notice: str
     model: SCANet | None
     store: Store | None
+    loaded: bool = True
 
     def __str__(self) -> str:
         run = self.record.run
@@ -78,7 +79,8 @@ def run_or_load(
         notice += f"; to train it again, delete {folder.relative_to(home())}"
         if store is not None and store.fingerprint != record.run["data"]["fingerprint"]:
             store = None  # its rows are other persons
-    elif record is None or notice:
+    loaded = record is not None and (not notice or settings.preset not in EPHEMERAL)
+    if not loaded:
         if store is None:  # only a record can do without one: say what is the matter with it
             store = prepare.open_store(settings, progress=progress)
         if notice and processes.rank() == 0:
@@ -99,7 +101,7 @@ def run_or_load(
         if not notice:
             raise
         model = None  # of a network that has changed since
-    return Run(settings, record, notice, model, store)
+    return Run(settings, record, notice, model, store, loaded)
 
 
 def final(settings: Settings, *, progress: bool = True) -> tuple[Run, Run]:

@@ -232,8 +232,6 @@ def test_train_prepare_and_evaluate_a_run(
     assert "ours, tiny" in told.out
     assert "Loaded from its record" not in told.err
     folder = at_home / "experiments/results/tiny/ablation/Baseline-s0-epochs=1"
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    (folder / "run.json").write_text(json.dumps(run | {"created": "2026-01-01T00:00:00+00:00"}), encoding="utf-8")
     assert call(monkeypatch, "train", "Baseline", "--preset", "tiny", "--set", "epochs=1", "--tta", "six-scale") == 0
     assert "Loaded from its record, not trained: another --seed or --set is another run." in capsys.readouterr().err
     assert "six-scale" in json.loads((folder / "run.json").read_text(encoding="utf-8"))["metrics"]

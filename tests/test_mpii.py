@@ -399,7 +399,7 @@ def write_archive(path: Path, files: dict[str, bytes]) -> None:
         tar.addfile(link)
 
 
-def test_archive_is_unpacked_once(tmp_path: Path) -> None:
+def test_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "mpii"
     folder.mkdir()
     write_formats(folder, made_up())
@@ -414,6 +414,7 @@ def test_archive_is_unpacked_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mpii"]
     assert len(list(folder.iterdir())) == 5  # the three formats, the archive, images
     (folder / mpii.ARCHIVE_NAME).write_bytes(b"no longer needed")
+    monkeypatch.setattr(mpii, "alone", lambda *_, **__: pytest.fail("wrote into a folder that may be read-only"))
     mpii.read_folder(folder)
 
 

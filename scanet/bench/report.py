@@ -12,7 +12,7 @@ ALLOWANCE = 1.15
 
 
 def rates(record: Record) -> pd.DataFrame:
-    """Images a second, medians over the rounds; memory that a training step takes on top, GiB; GFLOP forward.
+    """Images a second, medians over the rounds; memory that a training step takes on top, GiB.
 
     time, of allowed: see `of_allowed`.
     """
@@ -24,7 +24,6 @@ def rates(record: Record) -> pd.DataFrame:
             **line,
             "time, of allowed": of_allowed(record, row),
             "peak memory (GiB)": None if peak is None else peak / 2**30,
-            "GFLOP": found["flops"] / 1e9,
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("row")
 

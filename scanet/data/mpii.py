@@ -71,9 +71,10 @@ def read_folder(folder: Path) -> Reading:
         listed, source, remedy = standard, "the validation list that the field uses", _GET_ANNOTATIONS
     persons, skipped = read_mat(mat, listed)
     _check_validation(persons, skipped, listed, f"persons of {source}", str(mat), remedy)
-    with alone(images, str(images), wait=True):
-        if not images.is_dir():
-            _unpack(archive, images)
+    if not images.is_dir():
+        with alone(images, str(images), wait=True):
+            if not images.is_dir():  # another process may have done it
+                _unpack(archive, images)
     reading = Reading(persons, images, skipped, EXPECTED if listed == standard else {})
     if reading.expected and reading.counts != reading.expected:
         known = ", ".join(f"{number:,} {split}" for split, number in EXPECTED.items())

@@ -585,6 +585,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
     than the axis end in an arrow.
     """
     far = FAR if far is None else far
+    edge = 1.25 * far
     names, sources = (list(table.index.unique(level)) for level in (0, 1))
     sources = sorted(sources, key=lambda source: source != "printed")
     if ax is None:
@@ -603,11 +604,11 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
         for value, half, up in zip(rows["value"], rows["half"].where(several), y, strict=True):
             if abs(value) > far:
                 side = np.sign(value)
-                if abs(value) - half < 1.25 * far:
-                    ax.hlines(up, *sorted((value - side * half, side * 2 * far)), color=colour, linewidth=2)
-                text, edge = (f"◂ {value:.1f}", 0.01) if value < 0 else (f"{value:.1f} ▸", 0.99)
+                if abs(value) - half < edge:
+                    ax.hlines(up, *sorted((value - side * half, side * edge)), color=colour, linewidth=2)
+                text, at = (f"◂ {value:.1f}", 0.01) if value < 0 else (f"{value:.1f} ▸", 0.99)
                 ax.text(
-                    edge, up, text.replace("-", "−"), color=colour, fontsize=9,
+                    at, up, text.replace("-", "−"), color=colour, fontsize=9,
                     transform=ax.get_yaxis_transform(), ha="left" if value < 0 else "right", va="center",
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
                 )  # fmt: skip
@@ -622,7 +623,6 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, *, far: float | Non
             ax.plot(rows["value"][few], y[few], "o", color=colour, label=label, markersize=5, markerfacecolor="white")
         ends = zip(rows["value"][some], rows["half"][some], y[some], strict=True)
         bars += [(value, half, up, colour) for value, half, up in ends]
-    edge = 1.25 * far
     low, high = ax.get_xlim()
     ax.set_xlim(max(low, -edge), min(high, edge))
     for value, half, up, colour in bars:
